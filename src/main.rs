@@ -1,0 +1,2 @@
+//! The command line: parse, run a command, exit code.
+fn main() {}
