@@ -16,8 +16,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     std::fs::write(out.join("federation.bin"), prost::Message::encode_to_vec(&descriptors))?;
     let mut config = Config::new();
     config.enable_type_names();
-    tonic_prost_build::configure()
-        .build_transport(false)
-        .compile_fds_with_config(descriptors, config)?;
+    tonic_prost_build::configure().build_transport(false).compile_fds_with_config(descriptors, config)?;
     Ok(())
 }

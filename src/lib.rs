@@ -1,5 +1,11 @@
 //! One gRPC service in front of a contact centre's federated-user tasks: one token, one poller a task, exact errors.
 pub mod clock;
 pub mod health;
+pub mod limits;
+pub mod metrics;
+pub mod net;
 pub mod pb;
+pub mod retry;
 pub mod shutdown;
+pub mod telemetry;
+pub mod tls;

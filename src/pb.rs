@@ -1,6 +1,6 @@
 //! The contract's messages and service, generated from `proto/` by the build script, and its descriptor set.
 
-#![expect(unused_qualifications, reason = "generated code")]
+#![expect(unused_qualifications, clippy::allow_attributes_without_reason, reason = "generated code")]
 
 tonic::include_proto!("federation.v1");
 

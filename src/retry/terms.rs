@@ -1,0 +1,140 @@
+//! For how long somebody still waits for a piece of work, and on whose behalf it is done: written by those who
+//! know the waiters, read by whoever does the work. Both may change while it goes on.
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// What the work is bounded by now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Term {
+    /// When the last one who waits stops waiting.
+    pub deadline: Instant,
+    /// Whether only pollers wait: their tries have a smaller share of what is scarce.
+    pub is_poll: bool,
+}
+
+/// How far the work has come, for those who decide whether to wait for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// When the try that is under way began; `None` between tries.
+    pub trying_since: Option<Instant>,
+    /// Whether a try was ever begun.
+    pub has_tried: bool,
+    /// Whether it waits for a turn, that is, for a limit of the gateway's own.
+    pub awaits_turn: bool,
+}
+
+/// The writing end.
+#[derive(Debug)]
+pub struct TermSetter {
+    term: watch::Sender<Term>,
+    progress: watch::Sender<Progress>,
+}
+
+/// The reading end, for whoever does the work.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    term: watch::Receiver<Term>,
+    progress: watch::Sender<Progress>,
+}
+
+/// A linked pair that starts with `term`.
+#[must_use]
+pub fn channel(term: Term) -> (TermSetter, Terms) {
+    let term = watch::Sender::new(term);
+    let terms = Terms { term: term.subscribe(), progress: watch::Sender::new(Progress::default()) };
+    (TermSetter { term, progress: terms.progress.clone() }, terms)
+}
+
+impl TermSetter {
+    /// Changes the terms; whoever sleeps by the old ones wakes up.
+    pub fn set(&self, term: Term) {
+        self.term.send_if_modified(|current| std::mem::replace(current, term) != term);
+    }
+
+    /// How far the work has come.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        *self.progress.borrow()
+    }
+}
+
+impl Terms {
+    /// Terms that nobody will change.
+    #[must_use]
+    pub fn fixed(deadline: Instant) -> Self {
+        channel(Term { deadline, is_poll: false }).1
+    }
+
+    /// The terms as they are now.
+    #[must_use]
+    pub fn now(&self) -> Term {
+        *self.term.borrow()
+    }
+
+    /// Waits until the terms change; for ever if nobody is left to change them.
+    pub async fn changed(&mut self) {
+        if self.term.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Says that the work waits for a turn.
+    pub fn awaits_turn(&self) {
+        self.progress.send_modify(|progress| progress.awaits_turn = true);
+    }
+
+    /// Says that a try begins now.
+    pub fn try_begins(&self, now: Instant) {
+        self.progress.send_replace(Progress { trying_since: Some(now), has_tried: true, awaits_turn: false });
+    }
+
+    /// Says that the try is over.
+    pub fn try_ended(&self) {
+        self.progress.send_modify(|progress| progress.trying_since = None);
+    }
+
+    /// Sleeps until `due`.
+    ///
+    /// # Errors
+    /// [`TooLate`], at once, when `due` is not before the deadline, also when that becomes so in between.
+    pub async fn sleep_until(&mut self, due: Instant) -> Result<(), TooLate> {
+        loop {
+            if due >= self.now().deadline {
+                return Err(TooLate);
+            }
+            tokio::select! {
+                () = tokio::time::sleep_until(due) => return Ok(()),
+                () = self.changed() => {}
+            }
+        }
+    }
+}
+
+/// What was to be waited for comes after the last waiter's deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLate;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sleep_ends_when_the_last_patient_waiter_leaves() {
+        let start = Instant::now();
+        let in_secs = |secs| start + Duration::from_secs(secs);
+        let (setter, mut terms) = channel(Term { deadline: in_secs(60), is_poll: false });
+        assert_eq!(terms.sleep_until(in_secs(60)).await, Err(TooLate));
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        assert_eq!(terms.sleep_until(in_secs(5)).await, Ok(()));
+        let leave = async {
+            tokio::time::sleep_until(in_secs(7)).await;
+            setter.set(Term { deadline: in_secs(20), is_poll: false });
+        };
+        let (slept, ()) = tokio::join!(terms.sleep_until(in_secs(30)), leave);
+        assert_eq!(slept, Err(TooLate));
+        assert_eq!(start.elapsed(), Duration::from_secs(7));
+    }
+}
