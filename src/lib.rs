@@ -7,5 +7,8 @@ pub mod net;
 pub mod pb;
 pub mod retry;
 pub mod shutdown;
+pub mod task;
 pub mod telemetry;
 pub mod tls;
+pub mod token;
+pub mod vendor;

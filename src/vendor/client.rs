@@ -1,0 +1,242 @@
+//! queryTask: one upstream call with all its tries. Its rules are those of contract section 2, "Tries", and of
+//! section 3 for a 401.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use reqwest::Url;
+use tokio::time::Instant;
+
+use super::error::{ExchangeError, Refusal, SUCCESS};
+use super::http::Http;
+use super::wire;
+use crate::clock;
+use crate::limits::{Permits, Turn};
+use crate::metrics::{self, Endpoint, Metrics};
+use crate::retry;
+use crate::retry::budget::Budget;
+use crate::retry::terms::Terms;
+
+use crate::task::failure::{Failure, Reason};
+use crate::task::{Answer, Observation, TaskId};
+use crate::token::{Held, Tokens, Verdict};
+
+const X_APP_KEY: HeaderName = HeaderName::from_static("x-app-key");
+const X_TENANT_SPACE_ID: HeaderName = HeaderName::from_static("x-tenantspaceid");
+
+/// Asks the vendor for tasks.
+#[derive(Debug)]
+pub struct Client {
+    http: Http,
+    url: Url,
+    /// The headers that all requests have in common.
+    headers: HeaderMap,
+    max_attempts: u32,
+    turn_timeout: Duration,
+    tokens: Arc<Tokens>,
+    permits: Arc<dyn Permits>,
+    budget: Budget,
+    metrics: Metrics,
+}
+
+/// What a [`Client`] is made of, beside its HTTP client.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) url: Url,
+    pub(super) app_key: HeaderValue,
+    pub(super) tenant_space_id: Option<HeaderValue>,
+    pub(super) max_attempts: u32,
+    pub(super) turn_timeout: Duration,
+    pub(super) tokens: Arc<Tokens>,
+    pub(super) permits: Arc<dyn Permits>,
+    pub(super) metrics: Metrics,
+}
+
+impl Client {
+    pub(super) fn new(http: Http, parts: Parts) -> Self {
+        let mut headers = HeaderMap::with_capacity(4);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(X_APP_KEY, parts.app_key);
+        headers.extend(parts.tenant_space_id.map(|id| (X_TENANT_SPACE_ID, id)));
+        let Parts { url, max_attempts, turn_timeout, tokens, permits, metrics, .. } = parts;
+        Self {
+            http,
+            url,
+            headers,
+            max_attempts,
+            turn_timeout,
+            tokens,
+            permits,
+            budget: Budget::new(),
+            metrics,
+        }
+    }
+
+    /// One upstream call: as many tries as its rules and `terms` allow.
+    ///
+    /// # Errors
+    /// The last try's failure, or what kept it from being tried. A deadline that passes is for whoever waits to
+    /// watch: this then is dropped, and takes its socket along.
+    pub async fn query_task(&self, task: &TaskId, mut terms: Terms) -> Result<Observation, Failure> {
+        self.budget.call_begun();
+        let mut failed = 0;
+        let mut after_401 = false;
+        loop {
+            let held = self.tokens.get(&mut terms).await?;
+            // A try that waits for its turn may outlive its token; a 401 on an older one costs only a retry.
+            let turn = self.turn(&terms).await?;
+            let error = match self.try_once(task, &held, &terms, turn).await {
+                Ok(observation) => {
+                    if after_401 {
+                        self.tokens.retried(held.generation, true);
+                    }
+                    return Ok(observation);
+                }
+                Err(error) => error,
+            };
+            let mut failure = error.failure();
+            if failure.reason == Reason::UpstreamUnauthorized {
+                if after_401 {
+                    self.tokens.retried(held.generation, false);
+                    return Err(failure);
+                }
+                if self.tokens.refused(held.generation) == Verdict::TooSoon {
+                    failure.is_spaced = true;
+                    return Err(failure);
+                }
+                after_401 = true;
+                continue;
+            }
+            if let Some(wait) = failure.retry_after.filter(|_| failure.reason == Reason::UpstreamRateLimited)
+            {
+                self.permits.hold_polls(wait).await;
+            }
+            failed += 1;
+            if !failure.reason.is_retryable() || failed >= self.max_attempts {
+                return Err(failure);
+            }
+            let wait = retry::full_jitter(failed).max(failure.retry_after.unwrap_or_default());
+            let due = Instant::now() + wait;
+            if due >= terms.now().deadline || !self.budget.take_retry() {
+                return Err(failure);
+            }
+            tracing::debug!(reason = %failure.reason, wait_ms = wait.as_millis(), "trying the vendor again");
+            if terms.sleep_until(due).await.is_err() {
+                return Err(failure);
+            }
+        }
+    }
+
+    async fn try_once(
+        &self,
+        task: &TaskId,
+        held: &Held,
+        terms: &Terms,
+        turn: Turn,
+    ) -> Result<Observation, ExchangeError> {
+        let mut headers = self.headers.clone();
+        let mut authorization = HeaderValue::from_maybe_shared(held.bearer.header_value())
+            .expect("a Bearer is made of visible ASCII");
+        authorization.set_sensitive(true);
+        headers.insert(header::AUTHORIZATION, authorization);
+        let exchange = self.metrics.exchange(Endpoint::QueryTask);
+        let began = Instant::now();
+        terms.try_begins(began);
+        let outcome = self.exchange(headers, task, held, began).await;
+        if outcome.is_err() {
+            // A good answer stays dated by its try until whoever waits has it.
+            terms.try_ended();
+        }
+        exchange.finish(outcome.as_ref().map_or_else(|error| error.reason().label(), |_| metrics::OK));
+        if let Err(ExchangeError::Broken(error)) = &outcome {
+            tracing::debug!(error = %chain(error), "an exchange with the vendor broke");
+        }
+        drop(turn);
+        outcome
+    }
+
+    /// Waits for a turn, at most for `turn_timeout`; on whose behalf may change while it waits.
+    async fn turn(&self, terms: &Terms) -> Result<Turn, Failure> {
+        let mut terms = terms.clone();
+        terms.awaits_turn();
+        let take = async {
+            loop {
+                let is_poll = terms.now().is_poll;
+                let turn = async {
+                    loop {
+                        if is_poll {
+                            self.permits.polls_may_start().await;
+                        }
+                        let turn = self.permits.turn(is_poll).await;
+                        // Polls may have been held back while this one stood in line.
+                        if !is_poll || self.permits.polls_may_start().now_or_never().is_some() {
+                            return turn;
+                        }
+                    }
+                };
+                tokio::select! {
+                    biased;
+                    turn = turn => return turn,
+                    () = changed_to(&mut terms, !is_poll) => {}
+                }
+            }
+        };
+        tokio::time::timeout(self.turn_timeout, take).await.map_err(|_| {
+            let detail =
+                "the gateway's own limit on calls to the vendor is reached; this call waited in vain";
+            Failure::new(Reason::GatewayOverloaded, detail)
+        })
+    }
+
+    async fn exchange(
+        &self,
+        headers: HeaderMap,
+        task: &TaskId,
+        held: &Held,
+        began: Instant,
+    ) -> Result<Observation, ExchangeError> {
+        let answer = self.http.post(&self.url, headers, Bytes::from(wire::query_body(task))).await?;
+        // A vendor that echoes what it was sent must not make the gateway pass the token on.
+        let shown = |text: Option<String>| text.filter(|text| !held.bearer.is_in(text));
+        let refusal = |result_code, result_message| Refusal {
+            status: answer.status,
+            result_code: shown(result_code),
+            result_message: shown(result_message),
+            retry_after: answer.retry_after,
+        };
+        if answer.status != StatusCode::OK {
+            let (result_code, result_message) = wire::outcome(&answer.body);
+            return Err(ExchangeError::Status(refusal(result_code, result_message)));
+        }
+        let read = wire::answer(&answer.body).map_err(ExchangeError::Malformed)?;
+        if read.result_code != SUCCESS {
+            let message = Some(read.result_message).filter(|message| !message.is_empty());
+            return Err(ExchangeError::ResultCode(refusal(Some(read.result_code), message)));
+        }
+        let answer =
+            Answer { state: read.state, result_message: read.result_message, observed_at: clock::wall_now() };
+        Ok(Observation { answer: Arc::new(answer), began })
+    }
+}
+
+/// Waits until a poll's call is a query's too, or the other way round.
+async fn changed_to(terms: &mut Terms, is_poll: bool) {
+    while terms.now().is_poll != is_poll {
+        terms.changed().await;
+    }
+}
+
+/// An error with its causes, on one line.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

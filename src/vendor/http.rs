@@ -1,0 +1,169 @@
+//! One HTTP exchange with the vendor: HTTP/1.1, pooled, bounded in time and size, never redirected, never tried
+//! again by itself. Knows nothing of tokens or JSON.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode, header};
+use reqwest::{NoProxy, Proxy, Url, redirect, retry};
+use rustls::RootCertStore;
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+use super::error::{ExchangeError, MAX_BODY};
+use crate::retry::after;
+use crate::{clock, tls};
+
+/// What is read of an error answer's body, in bytes: so much that its connection can be used again (contract 2).
+const MAX_ERROR_BODY: usize = 64 * 1024;
+/// How long a connection is kept for the next exchange. Load balancers close idle ones after a minute; a request
+/// that meets such a closing is a try lost.
+const POOL_IDLE: Duration = Duration::from_secs(50);
+/// What a proxy is never asked for.
+const LOOPBACK: &str = "localhost,127.0.0.0/8,::1";
+
+/// How to reach the vendor.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The longest that connecting may take, TLS included.
+    pub connect_timeout: Duration,
+    /// The longest that one exchange may take, from connecting to the last byte.
+    pub attempt_timeout: Duration,
+    /// The roots that the vendor's certificate must lead to; none are needed for `http://`.
+    pub roots: RootCertStore,
+    /// `HTTPS_PROXY`: asked for `https://` alone, never for loopback.
+    pub https_proxy: Option<String>,
+    /// `NO_PROXY`.
+    pub no_proxy: Option<String>,
+}
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// `HTTPS_PROXY` is no URL.
+    #[error("HTTPS_PROXY is not the URL of a proxy")]
+    Proxy,
+    /// The HTTP client can't be built.
+    #[error("the HTTP client can't be built")]
+    Build(#[source] reqwest::Error),
+}
+
+/// A client with its pool of connections.
+#[derive(Clone, Debug)]
+pub(super) struct Http {
+    client: reqwest::Client,
+    attempt_timeout: Duration,
+}
+
+/// An answer, its body read.
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) retry_after: Option<Duration>,
+    /// Wiped when dropped: a login's answer holds the token.
+    pub(super) body: Zeroizing<Vec<u8>>,
+}
+
+impl Http {
+    pub(super) fn new(config: Config) -> Result<Self, ClientError> {
+        let mut builder = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls::client(config.roots))
+            .http1_only()
+            .no_proxy()
+            .redirect(redirect::Policy::none())
+            .retry(retry::never())
+            .referer(false)
+            .tcp_nodelay(true)
+            .connect_timeout(config.connect_timeout)
+            .pool_idle_timeout(POOL_IDLE)
+            .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")));
+        if let Some(url) = config.https_proxy {
+            // The URL may hold a password: its parser's error is not passed on.
+            let proxy = Proxy::https(url).map_err(|_| ClientError::Proxy)?;
+            let none = format!("{LOOPBACK},{}", config.no_proxy.unwrap_or_default());
+            builder = builder.proxy(proxy.no_proxy(NoProxy::from_string(&none)));
+        }
+        let client = builder.build().map_err(ClientError::Build)?;
+        Ok(Self { client, attempt_timeout: config.attempt_timeout })
+    }
+
+    /// Sends one request and reads its answer to the end or to its bound.
+    pub(super) async fn post(
+        &self,
+        url: &Url,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Answer, ExchangeError> {
+        let mut request = reqwest::Request::new(Method::POST, url.clone());
+        *request.headers_mut() = headers;
+        *request.body_mut() = Some(body.into());
+        let deadline = Instant::now() + self.attempt_timeout;
+        let answered = tokio::time::timeout_at(deadline, self.client.execute(request)).await;
+        let timed_out = |_| ExchangeError::TimedOut(self.attempt_timeout);
+        let mut response = answered.map_err(timed_out)?.map_err(broken)?;
+        let status = response.status();
+        let retry_after = retry_after(response.headers());
+        let is_good = status == StatusCode::OK;
+        // What a 200 and a 500 mean stands in their bodies; of the others the status and the headers are enough.
+        let needs_body = is_good || status == StatusCode::INTERNAL_SERVER_ERROR;
+        let limit = if is_good { MAX_BODY } else { MAX_ERROR_BODY };
+        let mut body = Zeroizing::new(Vec::new());
+        loop {
+            let chunk = tokio::time::timeout_at(deadline, response.chunk()).await;
+            match chunk.map_err(timed_out).and_then(|chunk| chunk.map_err(broken)) {
+                Ok(None) => break,
+                Ok(Some(chunk)) if body.len() + chunk.len() <= limit => append(&mut body, &chunk),
+                Ok(Some(_)) if is_good => return Err(ExchangeError::TooLarge),
+                Err(error) if needs_body => return Err(error),
+                // The connection goes with what is left unread.
+                Ok(Some(_)) | Err(_) => break,
+            }
+        }
+        Ok(Answer { status, retry_after, body })
+    }
+}
+
+fn broken(error: reqwest::Error) -> ExchangeError {
+    ExchangeError::Broken(error.without_url())
+}
+
+/// Appends without leaving an unwiped copy behind when the buffer grows.
+fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
+    if body.capacity() < body.len() + chunk.len() {
+        let mut larger = Zeroizing::new(Vec::with_capacity((body.len() + chunk.len()).next_power_of_two()));
+        larger.extend_from_slice(body);
+        *body = larger;
+    }
+    body.extend_from_slice(chunk);
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    after::parse(text(header::RETRY_AFTER)?, text(header::DATE), clock::wall_now())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_grows_and_keeps_what_it_has() {
+        let mut body = Zeroizing::new(Vec::new());
+        for chunk in ["a", "bc", "", "defg"] {
+            append(&mut body, chunk.as_bytes());
+        }
+        assert_eq!(&**body, b"abcdefg");
+    }
+
+    #[test]
+    fn a_proxy_that_is_no_url_is_refused_without_repeating_it() {
+        let config = Config {
+            connect_timeout: Duration::from_secs(1),
+            attempt_timeout: Duration::from_secs(1),
+            roots: RootCertStore::empty(),
+            https_proxy: Some("http://user:hunter2@[".into()),
+            no_proxy: None,
+        };
+        let error = Http::new(config).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("hunter2"));
+    }
+}
