@@ -8,6 +8,7 @@ pub mod pb;
 pub mod retry;
 pub mod shutdown;
 pub mod task;
+pub mod tasks;
 pub mod telemetry;
 pub mod tls;
 pub mod token;
