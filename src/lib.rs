@@ -1,5 +1,6 @@
 //! One gRPC service in front of a contact centre's federated-user tasks: one token, one poller a task, exact errors.
 pub mod clock;
+pub mod grpc;
 pub mod health;
 pub mod limits;
 pub mod metrics;
