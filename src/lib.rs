@@ -1,4 +1,5 @@
 //! One gRPC service in front of a contact centre's federated-user tasks: one token, one poller a task, exact errors.
+pub mod admin;
 pub mod clock;
 pub mod grpc;
 pub mod health;
@@ -7,6 +8,8 @@ pub mod metrics;
 pub mod net;
 pub mod pb;
 pub mod retry;
+pub mod sandbox;
+pub mod server;
 pub mod shutdown;
 pub mod task;
 pub mod tasks;

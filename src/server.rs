@@ -1,0 +1,98 @@
+//! The gRPC server: its listeners, and a loop of its own over hyper. Not tonic's `Server`, which would answer
+//! deadlines without details, wait for ever for half a handshake, and retry failed accepts in a hot spin; only its
+//! `Routes` are used. Knows no settings and no hub.
+
+mod connection;
+mod preface;
+
+use std::convert::Infallible;
+use std::io;
+
+use http::{Request, Response};
+use tokio::task::{JoinError, JoinSet};
+use tonic::body::Body;
+use tower_service::Service;
+
+use crate::net::Listener;
+use crate::shutdown::Shutdown;
+
+/// An address that can't be had.
+#[derive(Debug, thiserror::Error)]
+#[error("{address} can't be listened on: {source}")]
+pub struct BindError {
+    /// The address as it was given.
+    pub address: String,
+    /// Why.
+    pub source: io::Error,
+}
+
+/// A gRPC server that listens, and does not answer yet.
+#[derive(Debug)]
+pub struct Server {
+    listeners: Vec<Listener>,
+}
+
+impl Server {
+    /// Binds every address.
+    ///
+    /// # Errors
+    /// The first that can't be had.
+    pub async fn bind(addresses: &[String]) -> Result<Self, BindError> {
+        let mut listeners = Vec::with_capacity(addresses.len());
+        for address in addresses {
+            let bound = Listener::bind(address).await;
+            listeners.push(bound.map_err(|source| BindError { address: address.clone(), source })?);
+        }
+        Ok(Self { listeners })
+    }
+
+    /// Where it listens, with the ports that were picked.
+    pub fn addresses(&self) -> impl Iterator<Item = &str> {
+        self.listeners.iter().map(Listener::local_addr)
+    }
+
+    /// Serves until the drain is over: takes nothing new from its beginning on, and returns when the last
+    /// connection is gone. Connections that outlast [`Shutdown::ended`] are cut.
+    pub async fn run<S>(self, service: S, shutdown: Shutdown)
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+        S::Future: Send,
+    {
+        let mut loops = JoinSet::new();
+        for listener in self.listeners {
+            tracing::info!(addr = %listener.local_addr(), server = "grpc", "listening");
+            loops.spawn(take_connections(listener, service.clone(), shutdown.clone()));
+        }
+        while let Some(ended) = loops.join_next().await {
+            report(&ended);
+        }
+    }
+}
+
+async fn take_connections<S>(mut listener: Listener, service: S, shutdown: Shutdown)
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = shutdown.draining() => break,
+            Some(ended) = connections.join_next() => report(&ended),
+            stream = listener.accept() => {
+                connections.spawn(connection::serve(stream, service.clone(), shutdown.clone()));
+            }
+        }
+    }
+    drop(listener);
+    while let Some(ended) = connections.join_next().await {
+        report(&ended);
+    }
+}
+
+fn report(ended: &Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a connection's task died");
+    }
+}

@@ -1,0 +1,111 @@
+//! One connection's life: a preface within its time, HTTP/2 with pings that find dead callers, a drain by GOAWAY,
+//! and an end.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio_util::task::TaskTracker;
+use tonic::body::Body;
+use tower::ServiceExt as _;
+use tower_service::Service;
+
+use super::preface;
+use crate::net::Stream;
+use crate::shutdown::Shutdown;
+
+/// A connection that has not begun to speak HTTP/2 by then is closed (contract 4).
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How often a caller is pinged, and how long it may take to answer (contract 4).
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// Streams that a caller resets before they are looked at, at once, before that counts as an attack. h2's own
+/// limit of 20 is reached by honest cancels on a connection that many share.
+const PENDING_RESETS: usize = 1000;
+/// The largest header list that is taken, in bytes: what gRPC servers take by default.
+const MAX_HEADERS: u32 = 16 * 1024;
+/// How long a peer may take to answer a GOAWAY's ping before an idle connection is closed.
+const GOAWAY_PATIENCE: Duration = Duration::from_secs(2);
+/// After the time is up: for the answers that say so to be written.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// Serves one connection until it ends or the drain does.
+pub(super) async fn serve<S>(stream: Stream, service: S, shutdown: Shutdown)
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    let peer = stream.peer_addr();
+    let begun = tokio::select! {
+        biased;
+        begun = tokio::time::timeout(HANDSHAKE, preface::read(stream)) => begun,
+        () = shutdown.draining() => return,
+    };
+    let begun = match begun {
+        Ok(Ok(begun)) => begun,
+        Ok(Err(error)) => return tracing::debug!(?peer, %error, "a connection did not begin to speak HTTP/2"),
+        Err(_) => return tracing::debug!(?peer, "a connection did not begin to speak HTTP/2 in time"),
+    };
+    let streams = TaskTracker::new();
+    let service = service.map_request(|request: Request<Incoming>| request.map(Body::new));
+    let connection = http2::Builder::new(Tracked(streams.clone()))
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_TIMEOUT)
+        // Long watches would use up any number; the limits on calls are the gateway's own.
+        .max_concurrent_streams(None)
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .max_header_list_size(MAX_HEADERS)
+        .serve_connection(TokioIo::new(begun), TowerToHyperService::new(service));
+    {
+        tokio::pin!(connection);
+        let ended = tokio::select! {
+            ended = &mut connection => ended,
+            () = shutdown.draining() => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    ended = &mut connection => ended,
+                    () = idle(&streams) => Ok(()),
+                    () = last_words(&shutdown) => Ok(()),
+                }
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(?peer, %error, "a connection broke");
+        }
+    }
+    // With their connection gone, its streams come to their ends.
+    streams.close();
+    streams.wait().await;
+}
+
+/// Waits until a peer has had time to answer the GOAWAY and none of its calls is left: one that vanished never
+/// answers, and its connection has nothing to finish.
+async fn idle(streams: &TaskTracker) {
+    tokio::time::sleep(GOAWAY_PATIENCE).await;
+    streams.close();
+    streams.wait().await;
+}
+
+async fn last_words(shutdown: &Shutdown) {
+    shutdown.ended().await;
+    tokio::time::sleep(LAST_WORDS).await;
+}
+
+/// Gives every stream's task an owner that awaits its end.
+#[derive(Clone, Debug)]
+struct Tracked(TaskTracker);
+
+impl<F> Executor<F> for Tracked
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, task: F) {
+        self.0.spawn(task);
+    }
+}

@@ -1,0 +1,103 @@
+//! The first 24 bytes of an HTTP/2 connection, read before hyper sees it: hyper's handshake has no time limit, and
+//! a drain would wait for it.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+
+/// What every HTTP/2 client sends first (RFC 9113, 3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Reads the preface; gives the stream as if nothing had been read.
+///
+/// # Errors
+/// If the stream ends or breaks before, or begins with something else: at the first byte that differs.
+pub(super) async fn read<S: AsyncRead + Unpin>(mut stream: S) -> io::Result<Begun<S>> {
+    let mut read = [0; PREFACE.len()];
+    let mut filled = 0;
+    while filled < PREFACE.len() {
+        let more = stream.read(&mut read[filled..]).await?;
+        filled += more;
+        if more == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if read[..filled] != PREFACE[..filled] {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "not HTTP/2"));
+        }
+    }
+    Ok(Begun { unread: PREFACE, stream })
+}
+
+/// A stream whose preface was read and is given once more.
+#[derive(Debug)]
+pub(super) struct Begun<S> {
+    unread: &'static [u8],
+    stream: S,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Begun<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.unread.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, buf);
+        }
+        let (now, later) = self.unread.split_at(self.unread.len().min(buf.remaining()));
+        buf.put_slice(now);
+        self.unread = later;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Begun<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_preface_is_given_once_more_and_nothing_else_is_taken() {
+        let bytes: Vec<u8> = [&PREFACE[..], b"frames"].concat();
+        let mut begun = read(&bytes[..]).await.unwrap();
+        let mut all = Vec::new();
+        begun.read_to_end(&mut all).await.unwrap();
+        assert_eq!(all, bytes);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_http2_is_refused_at_the_first_byte_that_differs() {
+        assert_eq!(read(&b"PRI * H"[..]).await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        // It would wait for ever for the rest if it did not look.
+        let (mut client, server) = tokio::io::duplex(64);
+        tokio::io::AsyncWriteExt::write_all(&mut client, b"GET /").await.unwrap();
+        assert_eq!(read(server).await.unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+}
