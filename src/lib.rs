@@ -1,6 +1,8 @@
 //! One gRPC service in front of a contact centre's federated-user tasks: one token, one poller a task, exact errors.
 pub mod admin;
+pub mod app;
 pub mod clock;
+pub mod commands;
 pub mod grpc;
 pub mod health;
 pub mod limits;
@@ -10,6 +12,7 @@ pub mod pb;
 pub mod retry;
 pub mod sandbox;
 pub mod server;
+pub mod settings;
 pub mod shutdown;
 pub mod task;
 pub mod tasks;

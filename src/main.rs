@@ -1,2 +1,16 @@
 //! The command line: parse, run a command, exit code.
-fn main() {}
+
+use std::process::ExitCode;
+
+use federation_gateway::commands;
+
+fn main() -> ExitCode {
+    match commands::command().try_get_matches() {
+        Ok(matches) => commands::run(&matches),
+        Err(error) => {
+            // Help and version go to standard output and are no failure. A reader that left is none either.
+            let _ = error.print();
+            if error.use_stderr() { ExitCode::from(commands::BAD_USAGE) } else { ExitCode::SUCCESS }
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! The composition root: settings become parts, the parts are tied together and run until the drain is over. What
+//! ties two rooms that must not know each other stands here.
+
+mod secret_file;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use futures_util::future::BoxFuture;
+use reqwest::Url;
+use tokio::task::JoinSet;
+use tonic::service::Routes;
+use tonic_health::pb::health_server::HealthServer;
+use tower_layer::Layer as _;
+
+use crate::admin::Admin;
+use crate::grpc::{CallLayer, HealthService, TasksService};
+use crate::health::Health;
+use crate::limits::{self, Permits};
+use crate::metrics::Metrics;
+use crate::pb::FILE_DESCRIPTOR_SET;
+use crate::pb::federation_tasks_server::FederationTasksServer;
+use crate::retry::terms::Terms;
+use crate::sandbox::Sandbox;
+use crate::server::{BindError, Server};
+use crate::settings::{Credentials, SecretSource, Settings, VendorUrls};
+use crate::shutdown::Shutdown;
+use crate::task::failure::Failure;
+use crate::task::{Observation, TaskId};
+use crate::tasks::{self, Hub, Seams, Upstream};
+use crate::token::secret::Secret;
+use crate::token::{self, Tokens};
+use crate::vendor::{self, Client, SharedSecret, Vendor};
+use secret_file::SecretFile;
+
+/// A request message over this is refused by the gRPC library (contract 1).
+const MAX_REQUEST: usize = 64 * 1024;
+/// What a sandbox is asked with: it takes anything.
+const SANDBOX_CREDENTIAL: &str = "sandbox";
+/// How long before the drain's end what is unfinished is answered, at most: for the answers to be written.
+const LAST_CALL: Duration = Duration::from_secs(1);
+
+/// Why a gateway can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address can't be had.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The vendor can't be asked with these settings.
+    #[error(transparent)]
+    SetUp(#[from] vendor::SetUpError),
+    /// The descriptors of the services can't be served: a defect of the build.
+    #[error("reflection can't be set up")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// A gateway that listens, and does not answer yet.
+#[derive(Debug)]
+pub struct App {
+    server: Server,
+    admin: Option<Admin>,
+    sandbox: Option<Sandbox>,
+    secret_file: Option<SecretFile>,
+    tokens: Arc<Tokens>,
+    hub: Hub,
+    routes: Routes,
+    health: Health,
+    metrics: Metrics,
+    request_timeout: Duration,
+    drain_timeout: Duration,
+    shutdown: Shutdown,
+}
+
+impl App {
+    /// Makes the parts, ties them together, and binds every address.
+    ///
+    /// # Errors
+    /// If an address can't be had, or the settings can't be used after all.
+    pub async fn start(settings: Settings, proxy: Proxy, shutdown: Shutdown) -> Result<Self, StartError> {
+        let addresses: Vec<_> = settings.listen.iter().map(ToString::to_string).collect();
+        let server = Server::bind(&addresses).await?;
+        let (health, metrics) = (Health::new(), Metrics::new());
+        let admin = match &settings.admin_listen {
+            Some(address) => {
+                let metrics = metrics.clone();
+                let render = Arc::new(move || metrics.render());
+                let bound = Admin::bind(&address.to_string(), health.clone(), render).await;
+                Some(bound.map_err(|source| BindError { address: address.to_string(), source })?)
+            }
+            None => None,
+        };
+        let sandbox = match settings.credentials {
+            Credentials::Sandbox => {
+                let address = "127.0.0.1:0";
+                let bound = Sandbox::bind(address).await;
+                Some(bound.map_err(|source| BindError { address: address.to_owned(), source })?)
+            }
+            Credentials::Vendor { .. } => None,
+        };
+        let urls = match (&settings.urls, &sandbox) {
+            (Some(urls), _) => urls.clone(),
+            (None, Some(sandbox)) => VendorUrls::under(&format!("http://{}", sandbox.addr())),
+            (None, None) => unreachable!("settings have URLs or a sandbox"),
+        };
+        let (app_key, secret, secret_file) = credentials(settings.credentials);
+        let config = vendor::Config {
+            http: vendor::http::Config {
+                connect_timeout: settings.connect_timeout,
+                attempt_timeout: settings.attempt_timeout,
+                roots: settings.upstream_roots,
+                https_proxy: proxy.https,
+                no_proxy: proxy.none,
+            },
+            token_url: url(&urls.token),
+            query_url: url(&urls.query),
+            app_key,
+            app_secret: secret,
+            tenant_space_id: settings.tenant_space_id,
+            token_lifetime: settings.token_lifetime,
+            max_attempts: settings.max_attempts,
+            turn_timeout: settings.request_timeout,
+        };
+        let vendor = Vendor::new(config, metrics.clone())?;
+        let store = Arc::new(token::store::Memory::new());
+        let tokens = Arc::new(Tokens::new(
+            vendor.login(),
+            store,
+            settings.max_attempts,
+            health.clone(),
+            metrics.clone(),
+        ));
+        let permits: Arc<dyn Permits> = Arc::new(limits::Memory::new(settings.upstream_concurrency as usize));
+        let client = Arc::new(vendor.client(Arc::clone(&tokens), Arc::clone(&permits))?);
+        let hub = Hub::new(
+            tasks::Config {
+                done_cache_ttl: settings.done_cache_ttl,
+                cache_capacity: settings.cache_capacity as usize,
+                poll_min: settings.poll_min,
+                poll_max: settings.poll_max,
+                watch_give_up: settings.watch_give_up,
+                request_timeout: settings.request_timeout,
+            },
+            Arc::new(VendorUpstream { client, permits }),
+            Seams::in_memory(),
+            metrics.clone(),
+        );
+        let secret_file =
+            secret_file.map(|(path, secret)| SecretFile::new(path, secret, Arc::clone(&tokens)));
+        let routes = routes(&hub, &health, settings.request_timeout, &shutdown)?;
+        let (request_timeout, drain_timeout) = (settings.request_timeout, settings.drain_timeout);
+        Ok(Self {
+            server,
+            admin,
+            sandbox,
+            secret_file,
+            tokens,
+            hub,
+            routes,
+            health,
+            metrics,
+            request_timeout,
+            drain_timeout,
+            shutdown,
+        })
+    }
+
+    /// Where gRPC is served, with the ports that were picked.
+    pub fn addresses(&self) -> impl Iterator<Item = &str> {
+        self.server.addresses()
+    }
+
+    /// Where metrics and probes are served, if anywhere.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<&str> {
+        self.admin.as_ref().map(Admin::addr)
+    }
+
+    /// Runs until the drain that `shutdown` begins is over, at most for `drain-timeout` after that.
+    ///
+    /// # Errors
+    /// If a part of the gateway ended before it was told to: then this one drains, and another must take over.
+    pub async fn run(self) -> Result<(), PartEnded> {
+        let Self { server, shutdown, hub, health, drain_timeout, .. } = self;
+        let service = CallLayer::new(self.metrics, self.request_timeout, shutdown.clone());
+        // Each of these runs for as long as the process; their owner is this function, which ends them at its end.
+        let mut parts = JoinSet::new();
+        let stop = Shutdown::new();
+        if let Some(sandbox) = self.sandbox {
+            let stop = stop.clone();
+            parts.spawn(async move { sandbox.run(stop.draining()).await });
+        }
+        if let Some(admin) = self.admin {
+            let stop = stop.clone();
+            parts.spawn(async move { admin.run(stop.draining()).await });
+        }
+        let tokens = self.tokens;
+        parts.spawn(async move { tokens.run().await });
+        if let Some(secret_file) = self.secret_file {
+            parts.spawn(secret_file.run());
+        }
+        let sweeper = hub.clone();
+        parts.spawn(async move { sweeper.run().await });
+        let mut serving = JoinSet::new();
+        serving.spawn(server.run(service.layer(self.routes.prepare()), shutdown.clone()));
+        let outcome = tokio::select! {
+            biased;
+            () = shutdown.draining() => Ok(()),
+            Some(ended) = parts.join_next() => {
+                // Without one of its parts a gateway would answer health and nothing else: better an end than that.
+                tracing::error!(ended = ?ended.err(), "a part of the gateway ended; shutting down");
+                shutdown.drain();
+                Err(PartEnded)
+            }
+        };
+        health.set_draining();
+        tracing::info!(drain_timeout_seconds = drain_timeout.as_secs_f64(), "draining");
+        let began = tokio::time::Instant::now();
+        let last_call = drain_timeout.saturating_sub(LAST_CALL.min(drain_timeout / 4));
+        let finished = async {
+            while serving.join_next().await.is_some() {}
+            hub.closed().await;
+        };
+        tokio::pin!(finished);
+        if tokio::time::timeout_at(began + last_call, &mut finished).await.is_err() {
+            tracing::warn!("calls are unfinished at the end of the drain");
+            shutdown.end();
+            if tokio::time::timeout_at(began + drain_timeout, &mut finished).await.is_err() {
+                tracing::warn!("connections are cut");
+            }
+        }
+        stop.drain();
+        parts.abort_all();
+        while parts.join_next().await.is_some() {}
+        tracing::info!(seconds = began.elapsed().as_secs_f64(), "drained");
+        outcome
+    }
+}
+
+/// A part of the gateway ended before it was told to; the log says which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a part of the gateway ended before its time")]
+pub struct PartEnded;
+
+/// What the environment says of proxies, for `https` upstreams alone.
+#[derive(Clone, Debug, Default)]
+pub struct Proxy {
+    /// `HTTPS_PROXY`.
+    pub https: Option<String>,
+    /// `NO_PROXY`.
+    pub none: Option<String>,
+}
+
+impl Proxy {
+    /// Reads the variables, in capitals or not, through `variable`.
+    pub fn from_env(variable: impl Fn(&str) -> Option<String>) -> Self {
+        let either = |upper: &str, lower: &str| {
+            [upper, lower].into_iter().filter_map(&variable).find(|value| !value.is_empty())
+        };
+        Self { https: either("HTTPS_PROXY", "https_proxy"), none: either("NO_PROXY", "no_proxy") }
+    }
+}
+
+type FileAndSecret = (std::path::PathBuf, SharedSecret);
+
+fn credentials(credentials: Credentials) -> (String, SharedSecret, Option<FileAndSecret>) {
+    let shared = |secret| Arc::new(ArcSwap::from_pointee(secret));
+    match credentials {
+        Credentials::Sandbox => {
+            (SANDBOX_CREDENTIAL.to_owned(), shared(Secret::new(SANDBOX_CREDENTIAL.to_owned())), None)
+        }
+        Credentials::Vendor { app_key, secret: SecretSource::Value(secret) } => {
+            (app_key, shared(secret), None)
+        }
+        Credentials::Vendor { app_key, secret: SecretSource::File { path, initial } } => {
+            let secret = shared(initial);
+            (app_key, Arc::clone(&secret), Some((path, secret)))
+        }
+    }
+}
+
+fn url(text: &str) -> Url {
+    text.parse().expect("settings hold URLs in normal form")
+}
+
+fn routes(
+    hub: &Hub,
+    health: &Health,
+    request_timeout: Duration,
+    shutdown: &Shutdown,
+) -> Result<Routes, StartError> {
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            // Not of any service's types, so that no tool would find it by itself: what errors carry.
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+    };
+    let tasks = TasksService::new(hub.clone(), request_timeout, shutdown.clone());
+    Ok(Routes::new(FederationTasksServer::new(tasks).max_decoding_message_size(MAX_REQUEST))
+        .add_service(
+            HealthServer::new(HealthService::new(health.clone())).max_decoding_message_size(MAX_REQUEST),
+        )
+        .add_service(reflection().build_v1()?.max_decoding_message_size(MAX_REQUEST))
+        .add_service(reflection().build_v1alpha()?.max_decoding_message_size(MAX_REQUEST)))
+}
+
+/// The vendor, as the hub asks it.
+#[derive(Debug)]
+struct VendorUpstream {
+    client: Arc<Client>,
+    permits: Arc<dyn Permits>,
+}
+
+impl Upstream for VendorUpstream {
+    fn query_task(&self, task: TaskId, terms: Terms) -> BoxFuture<'static, Result<Observation, Failure>> {
+        let client = Arc::clone(&self.client);
+        Box::pin(async move { client.query_task(&task, terms).await })
+    }
+
+    fn polls_may_start(&self) -> BoxFuture<'_, ()> {
+        self.permits.polls_may_start()
+    }
+}
