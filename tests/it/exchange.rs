@@ -1,0 +1,110 @@
+//! One exchange with the vendor: which connections are used again, and what must not get through one.
+
+use federation_gateway::settings::QUERY_PATH;
+use serde_json::json;
+
+use crate::support::{Answer, Gateway, Vendor, query, told};
+
+#[tokio::test]
+async fn a_stray_second_answer_never_reaches_another_caller() {
+    let vendor = Vendor::start().await;
+    let gateway = Gateway::start(&vendor, &[]).await;
+    let caller = gateway.caller().await;
+    vendor.on_query(|seen, _| {
+        let own = Answer::doing(&format!("of {}", seen.task()));
+        own.followed_by(Answer::doing("somebody else's"))
+    });
+    for number in 0..50 {
+        let id = number.to_string();
+        let answer = caller.query(query(&id)).await.unwrap();
+        assert_eq!(answer.task.unwrap().remark, format!("of {id}"));
+    }
+    assert_eq!(vendor.queries(), 50);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn connections_are_used_again_after_error_answers_too() {
+    let vendor = Vendor::start().await;
+    let gateway = Gateway::start(&vendor, &["--max-attempts=1"]).await;
+    let caller = gateway.caller().await;
+    caller.query(query("7")).await.unwrap();
+    let before = vendor.connections();
+    for status in [400, 403, 404, 408, 429, 500, 502, 503, 504, 418] {
+        vendor.first([Answer::new(status, "x".repeat(60_000)), Answer::result("7", "no")]);
+        caller.query(query("7")).await.unwrap_err();
+        caller.query(query("7")).await.unwrap_err();
+    }
+    assert_eq!(vendor.queries(), 21);
+    assert_eq!(vendor.connections(), before);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_whose_exchange_did_not_end_cleanly_is_not_used_again() {
+    let vendor = Vendor::start().await;
+    let gateway = Gateway::start(&vendor, &["--max-attempts=1"]).await;
+    let caller = gateway.caller().await;
+    // More than is read of an error's body, and of a good one's.
+    for (status, bytes) in [(503, 4 * 1024 * 1024), (200, 4 * 1024 * 1024)] {
+        vendor.first([Answer::new(status, vec![b' '; bytes])]);
+        caller.query(query("7")).await.unwrap_err();
+        caller.query(query("7")).await.unwrap();
+        let seen = vendor.seen();
+        let [.., broken, next] = &seen[..] else { panic!("two queries were sent") };
+        assert_ne!(broken.connection, next.connection, "after HTTP {status}");
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn redirects_are_not_followed() {
+    let vendor = Vendor::start().await;
+    let elsewhere = Vendor::start().await;
+    let target = format!("{}{QUERY_PATH}", elsewhere.url());
+    let gateway = Gateway::start(&vendor, &[]).await;
+    let caller = gateway.caller().await;
+    for status in [301, 302, 303, 307, 308] {
+        vendor.first([Answer::status(status).header("Location", &target)]);
+        assert_eq!(caller.refused(query("7")).await.reason, "UPSTREAM_REDIRECT");
+    }
+    assert_eq!((vendor.queries(), elsewhere.connections()), (5, 0));
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_vendor_that_echoes_the_token_makes_nobody_see_it() {
+    let vendor = Vendor::start().await;
+    let gateway = Gateway::start(&vendor, &[]).await;
+    let caller = gateway.caller().await;
+    for status in [200, 400, 500, 403] {
+        for escaped in [false, true] {
+            vendor.on_query(move |seen, _| {
+                let authorization = seen.header("authorization").to_owned();
+                let text = format!("you sent Authorization: {authorization}");
+                let body = json!({"resultCode": authorization, "resultMessage": text}).to_string();
+                let body = if escaped { body.replace("token-1", "\\u0074oken-1") } else { body };
+                Answer::new(status, body)
+            });
+            let status = caller.query(query("7")).await.unwrap_err();
+            let text = format!("{status:?} {} {:?}", told(&status).text, status.metadata());
+            assert!(!text.contains("token-1"), "{text}");
+            assert!(!String::from_utf8_lossy(status.details()).contains("token-1"));
+        }
+    }
+    assert!(!gateway.metrics().await.contains("token-1"));
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn an_error_answer_whose_body_never_ends_keeps_its_status_and_its_retry_after() {
+    let vendor = Vendor::start().await;
+    let gateway = Gateway::start(&vendor, &["--attempt-timeout=300ms"]).await;
+    let caller = gateway.caller().await;
+    vendor.first([Answer::new(429, "x".repeat(1000)).header("Retry-After", "60").trickled()]);
+    let failure = caller.refused(query("7")).await;
+    assert_eq!(&*failure.reason, "UPSTREAM_RATE_LIMITED");
+    assert!(failure.retry.is_some_and(|wait| wait.as_secs() >= 60));
+    assert_eq!(vendor.queries(), 1, "not before Retry-After");
+    gateway.stop().await;
+}

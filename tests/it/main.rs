@@ -1,0 +1,16 @@
+//! The contract, promise by promise, over real sockets: a gateway in this process, a vendor that answers as each
+//! test says, and callers. A test waits for conditions, never for time.
+
+mod drain;
+mod errors;
+mod exchange;
+mod health;
+mod metrics;
+mod query;
+mod secrets;
+mod sharing;
+mod support;
+mod tls_upstream;
+mod tokens;
+mod watch;
+mod watch_faults;

@@ -1,0 +1,34 @@
+//! What every test starts with: a vendor, a gateway, callers, and conditions to wait for.
+
+mod answer;
+mod caller;
+mod gateway;
+mod process;
+mod vendor;
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+pub(crate) use answer::{Answer, Gate, done, task};
+pub(crate) use caller::{Caller, Messages, Told, duration, query, told, watch};
+pub(crate) use gateway::{Gateway, SECRET, http_get};
+pub(crate) use process::Process;
+pub(crate) use vendor::Vendor;
+
+/// Longer than anything takes that happens at all, on a busy machine.
+pub(crate) const LONG: Duration = Duration::from_secs(20);
+
+/// Waits until the condition holds.
+pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let start = Instant::now();
+    while !holds().await {
+        assert!(start.elapsed() < LONG, "never came true: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// What the future comes to, which it must do some time.
+pub(crate) async fn soon<F: Future>(what: &str, future: F) -> F::Output {
+    tokio::time::timeout(LONG, future).await.unwrap_or_else(|_| panic!("never ended: {what}"))
+}

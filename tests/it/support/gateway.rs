@@ -1,0 +1,122 @@
+//! A gateway in this process: made of flags and variables as `serve` is, on ports of its own.
+
+use std::collections::BTreeMap;
+
+use federation_gateway::app::{App, Proxy, StartError};
+use federation_gateway::commands::serve;
+use federation_gateway::settings;
+use federation_gateway::shutdown::Shutdown;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use super::caller::Caller;
+use super::vendor::Vendor;
+use super::{eventually, soon};
+
+/// The app secret that every gateway is given.
+pub(crate) const SECRET: &str = "planted-app-secret";
+
+/// What every gateway is told; a test's own flags come on top.
+const FLAGS: [&str; 4] =
+    ["--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0", "--app-key=planted-key", "--drain-timeout=5s"];
+
+/// A gateway that listens and does not answer yet.
+async fn app(flags: &[&str], shutdown: Shutdown) -> Result<App, StartError> {
+    let given = |name: &str| flags.iter().any(|flag| flag.starts_with(name));
+    let own = FLAGS.iter().filter(|flag| !given(flag.split('=').next().unwrap_or_default()));
+    let line = ["serve"].iter().chain(own).chain(flags);
+    let matches = serve::command().try_get_matches_from(line).expect("the flags are flags of serve");
+    let mut variables = BTreeMap::new();
+    if !given("--app-secret-file") {
+        variables.insert("FEDERATION_APP_SECRET", SECRET);
+    }
+    let resolved = settings::resolve(&matches, &variables).expect("the settings are sound");
+    App::start(resolved.settings, Proxy::default(), shutdown).await
+}
+
+/// The running gateway.
+pub(crate) struct Gateway {
+    address: String,
+    admin: String,
+    shutdown: Shutdown,
+    running: JoinSet<()>,
+}
+
+impl Gateway {
+    /// One that asks the vendor and has its first token.
+    pub(crate) async fn start(vendor: &Vendor, flags: &[&str]) -> Self {
+        let gateway = Self::start_cold(vendor, flags).await;
+        eventually("the first token is there", async || gateway.get("/readyz").await.0 == 200).await;
+        gateway
+    }
+
+    /// One that may not have a token yet, or ever.
+    pub(crate) async fn start_cold(vendor: &Vendor, flags: &[&str]) -> Self {
+        let url = format!("--base-url={}", vendor.url());
+        Self::start_at(&[&[url.as_str()], flags].concat()).await
+    }
+
+    /// One that asks whatever the flags say.
+    pub(crate) async fn start_at(flags: &[&str]) -> Self {
+        let shutdown = Shutdown::new();
+        let app = app(flags, shutdown.clone()).await.expect("it starts");
+        let address = app.addresses().next().expect("it listens").to_owned();
+        let admin = app.admin_address().expect("it has a side door").to_owned();
+        let mut running = JoinSet::new();
+        running.spawn(async move { app.run().await.expect("no part of it ends before its time") });
+        Self { address, admin, shutdown, running }
+    }
+
+    /// A caller on a connection of its own.
+    pub(crate) async fn caller(&self) -> Caller {
+        Caller::connect(&self.address).await
+    }
+
+    /// Status and text of a page of the side door; status 0 once it is gone.
+    pub(crate) async fn get(&self, path: &str) -> (u16, String) {
+        http_get(&self.admin, path).await
+    }
+
+    pub(crate) async fn metrics(&self) -> String {
+        self.get("/metrics").await.1
+    }
+
+    /// The value of the one metric whose line begins so; 0 if there is none.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let text = self.metrics().await;
+        let line = text.lines().find(|line| line.rsplit_once(' ').is_some_and(|(begin, _)| begin == name));
+        line.and_then(|line| line.rsplit_once(' ')?.1.parse().ok()).unwrap_or_default()
+    }
+
+    pub(crate) fn drain(&self) {
+        self.shutdown.drain();
+    }
+
+    /// Waits for the end of the drain, which it begins if nobody has.
+    pub(crate) async fn stop(mut self) {
+        self.shutdown.drain();
+        let ended = soon("the drain", self.running.join_next()).await;
+        ended.expect("it was spawned").expect("it does not panic");
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.shutdown.end();
+    }
+}
+
+/// One GET over a connection of its own; status 0 if nobody answers.
+pub(crate) async fn http_get(address: &str, path: &str) -> (u16, String) {
+    let Ok(mut stream) = TcpStream::connect(address).await else { return (0, String::new()) };
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let mut text = String::new();
+    if stream.write_all(request.as_bytes()).await.is_err() || stream.read_to_string(&mut text).await.is_err()
+    {
+        return (0, text);
+    }
+    let status = text.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default();
+    let body = text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
+    (status, body)
+}
