@@ -197,6 +197,7 @@ fn span(method: Method, headers: &HeaderMap) -> Span {
         "call",
         rpc.method = method.name(),
         task.id = tracing::field::Empty,
+        outcome = tracing::field::Empty,
         trace_id = tracing::field::Empty
     );
     if let Some(trace) = trace {
@@ -292,6 +293,7 @@ impl End {
     fn reached(&mut self, code: i32) {
         if let Some(meter) = self.meter.take() {
             let seconds = meter.began().elapsed().as_secs_f64();
+            self.span.record("outcome", tracing::field::debug(tonic::Code::from_i32(code)));
             self.span.in_scope(|| tracing::debug!(rpc.grpc.status_code = code, seconds, "call ended"));
             meter.finish(code);
         }
@@ -301,6 +303,7 @@ impl End {
 impl Drop for End {
     fn drop(&mut self) {
         if self.meter.is_some() {
+            self.span.record("outcome", tracing::field::debug(tonic::Code::Cancelled));
             self.span.in_scope(|| tracing::debug!("caller left"));
         }
     }
