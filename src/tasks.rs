@@ -9,17 +9,20 @@ mod hub;
 mod poller;
 pub mod right;
 mod schedule;
+mod shard;
 mod watch;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
 pub use self::decide::Freshness;
-pub use self::hub::{Answered, Hub, Seams};
+pub use self::hub::Hub;
 pub use self::watch::{Later, Shown, Watch, WatchDemand};
+use crate::metrics::Source;
 use crate::retry::terms::Terms;
 use crate::task::failure::Failure;
 use crate::task::{Observation, TaskId};
@@ -37,6 +40,32 @@ pub trait Upstream: fmt::Debug + Send + Sync + 'static {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the store that replicas share does not answer")]
 pub struct SeamError;
+
+/// What replicas may share: each with an implementation for a process by itself.
+#[derive(Clone, Debug)]
+pub struct Seams {
+    /// What pollers see.
+    pub feed: Arc<dyn feed::Feed>,
+    /// Who polls.
+    pub rights: Arc<dyn right::Rights>,
+}
+
+impl Seams {
+    /// The seams of a process by itself.
+    #[must_use]
+    pub fn in_memory() -> Self {
+        Self { feed: Arc::new(feed::Memory::new()), rights: Arc::new(right::Memory::new()) }
+    }
+}
+
+/// A good answer to a query, and where it came from.
+#[derive(Clone, Debug)]
+pub struct Answered {
+    /// The answer.
+    pub observation: Observation,
+    /// Where it came from.
+    pub source: Source,
+}
 
 /// How a [`Hub`] shares, remembers and polls.
 #[derive(Clone, Copy, Debug)]

@@ -189,6 +189,13 @@ impl Failure {
         Self::new(Reason::Deadline, "the deadline passed before the vendor's answer was there")
     }
 
+    /// A limit of the gateway's own kept a call from being tried for all of its time.
+    #[must_use]
+    pub fn no_turn() -> Self {
+        let detail = "the gateway's own limit on calls to the vendor is reached; this call waited in vain";
+        Self::new(Reason::GatewayOverloaded, detail)
+    }
+
     /// The gateway takes nothing new, or could not finish.
     #[must_use]
     pub fn shutting_down() -> Self {

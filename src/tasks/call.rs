@@ -12,7 +12,7 @@ use super::Caller;
 use super::decide::UnderWay;
 use super::hub::Hub;
 use crate::retry::terms::{self, Term, TermSetter, Terms};
-use crate::task::failure::{Failure, Reason};
+use crate::task::failure::Failure;
 use crate::task::{Observation, TaskId};
 
 /// How an upstream call ended.
@@ -156,9 +156,7 @@ impl Ticket {
     fn too_late(&self, caller: &Caller) -> Failure {
         let progress = self.terms.progress();
         if !caller.is_own_deadline && progress.awaits_turn && !progress.has_tried {
-            let detail =
-                "the gateway's own limit on calls to the vendor is reached; this call waited in vain";
-            Failure::new(Reason::GatewayOverloaded, detail)
+            Failure::no_turn()
         } else {
             Failure::deadline()
         }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::task::Observation;
+
 /// How fresh an answer a caller wants; its age is judged as of the request's arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
@@ -23,6 +25,12 @@ pub(super) struct Known {
     pub(super) began: Instant,
     /// Whether it says DONE.
     pub(super) is_done: bool,
+}
+
+impl Known {
+    pub(super) fn of(observation: &Observation) -> Self {
+        Self { began: observation.began, is_done: observation.state().is_done() }
+    }
 }
 
 /// An upstream call that is under way.

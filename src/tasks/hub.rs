@@ -1,10 +1,9 @@
 //! The hub: every task that somebody wants, the calls under way for it, its poller, and the memory of answers.
 //! Membership changes under one short lock a shard; nothing is awaited under it.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -13,11 +12,10 @@ use tokio_util::task::TaskTracker;
 use super::cache::{Cache, Limits};
 use super::call::{Asker, Call, Outcome, Ticket, Waiter, Work};
 use super::decide::{self, Decision, Freshness, Known, Situation};
-use super::feed::Feed;
 use super::poller::Poller;
-use super::right::Rights;
+use super::shard::{Shard, lock};
 use super::watch::{Later, Place, Shown, Watch, WatchDemand, Watched};
-use super::{Caller, Config, Upstream};
+use super::{Answered, Caller, Config, Seams, Upstream};
 use crate::metrics::{Metrics, Source};
 use crate::task::failure::Failure;
 use crate::task::{Observation, TaskId};
@@ -32,32 +30,6 @@ const SHARDS: usize = 16;
 const ANSWERS_A_SHARD: usize = 256;
 /// How often answers that nobody will want are looked for.
 const SWEEP: Duration = Duration::from_secs(30);
-
-/// What replicas may share: each with an implementation for a process by itself.
-#[derive(Clone, Debug)]
-pub struct Seams {
-    /// What pollers see.
-    pub feed: Arc<dyn Feed>,
-    /// Who polls.
-    pub rights: Arc<dyn Rights>,
-}
-
-impl Seams {
-    /// The seams of a process by itself.
-    #[must_use]
-    pub fn in_memory() -> Self {
-        Self { feed: Arc::new(super::feed::Memory::new()), rights: Arc::new(super::right::Memory::new()) }
-    }
-}
-
-/// A good answer to a query, and where it came from.
-#[derive(Clone, Debug)]
-pub struct Answered {
-    /// The answer.
-    pub observation: Observation,
-    /// Where it came from.
-    pub source: Source,
-}
 
 /// A handle to the hub; clones share it.
 #[derive(Clone, Debug)]
@@ -76,19 +48,6 @@ struct Inner {
     ids: AtomicU64,
 }
 
-#[derive(Debug)]
-struct Shard {
-    slots: HashMap<TaskId, Slot>,
-    cache: Cache,
-}
-
-/// A task that somebody wants just now.
-#[derive(Debug, Default)]
-struct Slot {
-    calls: Vec<Call>,
-    watched: Option<Watched>,
-}
-
 /// What a look at the hub gave.
 enum Found {
     Known(Observation),
@@ -105,7 +64,7 @@ impl Hub {
             bytes: CACHE_BYTES / shards,
             keep: config.done_cache_ttl.max(KEEP_AT_LEAST),
         };
-        let shard = || Mutex::new(Shard { slots: HashMap::new(), cache: Cache::new(limits) });
+        let shard = || Mutex::new(Shard::new(Cache::new(limits)));
         Self(Arc::new(Inner {
             shards: (0..shards).map(|_| shard()).collect(),
             hasher: RandomState::new(),
@@ -219,8 +178,8 @@ impl Hub {
         let situation = Situation {
             arrived: caller.arrived,
             done_ttl: self.0.config.done_cache_ttl,
-            cached: cached.map(known),
-            polled: polled.as_ref().map(|shown| known(&shown.observation)),
+            cached: cached.map(Known::of),
+            polled: polled.as_ref().map(|shown| Known::of(&shown.observation)),
             under_way: slot.map_or(&[][..], |slot| &slot.calls).iter().map(Call::under_way),
         };
         let decision = decide::decide(freshness, situation);
@@ -254,7 +213,7 @@ impl Hub {
     /// A task that is known to be DONE is answered from memory.
     fn known_done(&self, shard: &Shard, task: &TaskId, caller: &Caller) -> Option<Observation> {
         let cached = shard.cache.get(task)?;
-        decide::suffices(Freshness::Shared, known(cached), caller.arrived, self.0.config.done_cache_ttl)
+        decide::suffices(Freshness::Shared, Known::of(cached), caller.arrived, self.0.config.done_cache_ttl)
             .then(|| cached.clone())
     }
 
@@ -272,7 +231,7 @@ impl Hub {
         let is_too_old = watched.shown().borrow().as_ref().is_some_and(|shown| {
             let interval = demand.interval.map_or(shown.back_off, |interval| interval.max(config.poll_min));
             let within = Freshness::Within(interval);
-            !decide::suffices(within, known(&shown.observation), caller.arrived, config.done_cache_ttl)
+            !decide::suffices(within, Known::of(&shown.observation), caller.arrived, config.done_cache_ttl)
         });
         watched.enter(number, demand, self.0.metrics.watcher());
         if is_too_old {
@@ -329,36 +288,21 @@ impl Hub {
     }
 
     pub(super) fn leave_call(&self, task: &TaskId, call: u64, waiter: Waiter, asker: Asker) {
-        let shard = &mut *self.shard(task);
-        if let Some(slot) = shard.slots.get_mut(task) {
-            slot.calls.retain_mut(|other| other.id() != call || !other.leave(waiter, asker));
-        }
-        shard.clear(task);
+        self.shard(task).keep_calls(task, |other| other.id() != call || !other.leave(waiter, asker));
     }
 
     pub(super) fn leave_watch(&self, task: &TaskId, watched: u64, number: u64) {
-        self.with_watched(task, watched, |watched| watched.leave(number));
+        self.shard(task).keep_watched(task, watched, |watched| !watched.leave(number));
     }
 
     /// Lets go of watchers whose deadline has passed.
     pub(super) fn expire_watches(&self, task: &TaskId, watched: u64) {
-        self.with_watched(task, watched, |watched| watched.expire(Instant::now()));
+        self.shard(task).keep_watched(task, watched, |watched| !watched.expire(Instant::now()));
     }
 
     /// Nobody may join what ends now.
     pub(super) fn end_watch(&self, task: &TaskId, watched: u64) {
-        self.with_watched(task, watched, |_| true);
-    }
-
-    fn with_watched(&self, task: &TaskId, watched: u64, is_over: impl FnOnce(&mut Watched) -> bool) {
-        let shard = &mut *self.shard(task);
-        if let Some(slot) = shard.slots.get_mut(task)
-            && let Some(current) = slot.watched.as_mut().filter(|current| current.id == watched)
-            && is_over(current)
-        {
-            slot.watched = None;
-        }
-        shard.clear(task);
+        self.shard(task).keep_watched(task, watched, |_| false);
     }
 
     pub(super) fn seams(&self) -> &Seams {
@@ -391,15 +335,6 @@ impl Hub {
     }
 }
 
-impl Shard {
-    /// Forgets a task that nobody wants any more.
-    fn clear(&mut self, task: &TaskId) {
-        if self.slots.get(task).is_some_and(|slot| slot.calls.is_empty() && slot.watched.is_none()) {
-            self.slots.remove(task);
-        }
-    }
-}
-
 /// Takes a call out of the hub when it is over, however it ends.
 struct Cleared<'a> {
     hub: &'a Hub,
@@ -409,19 +344,6 @@ struct Cleared<'a> {
 
 impl Drop for Cleared<'_> {
     fn drop(&mut self) {
-        let shard = &mut *self.hub.shard(self.task);
-        if let Some(slot) = shard.slots.get_mut(self.task) {
-            slot.calls.retain(|other| other.id() != self.call);
-        }
-        shard.clear(self.task);
+        self.hub.shard(self.task).keep_calls(self.task, |other| other.id() != self.call);
     }
-}
-
-fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
-    // A panic under the lock is a defect; what it left is still a shard.
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn known(observation: &Observation) -> Known {
-    Known { began: observation.began, is_done: observation.state().is_done() }
 }

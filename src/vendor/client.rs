@@ -185,11 +185,7 @@ impl Client {
                 }
             }
         };
-        tokio::time::timeout(self.turn_timeout, take).await.map_err(|_| {
-            let detail =
-                "the gateway's own limit on calls to the vendor is reached; this call waited in vain";
-            Failure::new(Reason::GatewayOverloaded, detail)
-        })
+        tokio::time::timeout(self.turn_timeout, take).await.map_err(|_| Failure::no_turn())
     }
 
     async fn exchange(
