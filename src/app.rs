@@ -104,6 +104,9 @@ impl App {
             (None, None) => unreachable!("settings have URLs or a sandbox"),
         };
         let (app_key, secret, secret_file) = credentials(settings.credentials);
+        // What is not `https` is never proxied: a proxy that can't be used is then no fault.
+        let is_https = [&urls.token, &urls.query].iter().any(|url| url.starts_with("https:"));
+        let proxy = if is_https { proxy } else { Proxy::default() };
         let config = vendor::Config {
             http: vendor::http::Config {
                 connect_timeout: settings.connect_timeout,

@@ -10,12 +10,13 @@ use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 use tower::ServiceExt as _;
 use tower_service::Service;
 
-use super::preface;
+use super::preface::{self, Heard};
 use crate::net::Stream;
 use crate::shutdown::Shutdown;
 
@@ -29,8 +30,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 const PENDING_RESETS: usize = 1000;
 /// The largest header list that is taken, in bytes: what gRPC servers take by default.
 const MAX_HEADERS: u32 = 16 * 1024;
-/// How long a peer may take to answer a GOAWAY's ping before an idle connection is closed.
-const GOAWAY_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a peer without calls may be silent in a drain before its connection is closed.
+const GOAWAY_PATIENCE: Duration = Duration::from_secs(5);
 /// After the time is up: for the answers that say so to be written.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
@@ -51,7 +52,7 @@ where
         Ok(Err(error)) => return tracing::debug!(?peer, %error, "a connection did not begin to speak HTTP/2"),
         Err(_) => return tracing::debug!(?peer, "a connection did not begin to speak HTTP/2 in time"),
     };
-    let streams = TaskTracker::new();
+    let (streams, heard) = (TaskTracker::new(), begun.heard());
     let service = service.map_request(|request: Request<Incoming>| request.map(Body::new));
     let connection = http2::Builder::new(Tracked(streams.clone()))
         .timer(TokioTimer::new())
@@ -70,7 +71,7 @@ where
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     ended = &mut connection => ended,
-                    () = idle(&streams) => Ok(()),
+                    () = idle(&streams, &heard) => Ok(()),
                     () = last_words(&shutdown) => Ok(()),
                 }
             }
@@ -84,12 +85,17 @@ where
     streams.wait().await;
 }
 
-/// Waits until a peer has had time to answer the GOAWAY and none of its calls is left: one that vanished never
-/// answers, and its connection has nothing to finish.
-async fn idle(streams: &TaskTracker) {
-    tokio::time::sleep(GOAWAY_PATIENCE).await;
+/// Waits until none of a peer's calls is left and it has been silent for a while: one that vanished never answers the
+/// GOAWAY, and its connection has nothing to finish. One that still reads, however slowly, is heard of.
+async fn idle(streams: &TaskTracker, heard: &Heard) {
     streams.close();
-    streams.wait().await;
+    loop {
+        tokio::time::sleep_until(heard.last() + GOAWAY_PATIENCE).await;
+        streams.wait().await;
+        if heard.last() + GOAWAY_PATIENCE <= Instant::now() {
+            return;
+        }
+    }
 }
 
 async fn last_words(shutdown: &Shutdown) {

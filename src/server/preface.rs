@@ -3,9 +3,11 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 
 /// What every HTTP/2 client sends first (RFC 9113, 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -27,7 +29,23 @@ pub(super) async fn read<S: AsyncRead + Unpin>(mut stream: S) -> io::Result<Begu
             return Err(io::Error::new(io::ErrorKind::InvalidData, "not HTTP/2"));
         }
     }
-    Ok(Begun { unread: PREFACE, stream })
+    let heard = Heard(Arc::new(Mutex::new(Instant::now())));
+    Ok(Begun { unread: PREFACE, stream, heard })
+}
+
+/// When a peer was last heard of.
+#[derive(Clone, Debug)]
+// Held for a copy, never across an await, and by nobody but one connection.
+pub(super) struct Heard(Arc<Mutex<Instant>>);
+
+impl Heard {
+    pub(super) fn last(&self) -> Instant {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
 }
 
 /// A stream whose preface was read and is given once more.
@@ -35,6 +53,14 @@ pub(super) async fn read<S: AsyncRead + Unpin>(mut stream: S) -> io::Result<Begu
 pub(super) struct Begun<S> {
     unread: &'static [u8],
     stream: S,
+    heard: Heard,
+}
+
+impl<S> Begun<S> {
+    /// When the other end was last heard of, also once this is given away.
+    pub(super) fn heard(&self) -> Heard {
+        self.heard.clone()
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Begun<S> {
@@ -44,7 +70,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Begun<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.unread.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(cx, buf);
+            let before = buf.filled().len();
+            let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+            if buf.filled().len() > before {
+                self.heard.now();
+            }
+            return read;
         }
         let (now, later) = self.unread.split_at(self.unread.len().min(buf.remaining()));
         buf.put_slice(now);

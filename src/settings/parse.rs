@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::Url;
-use tracing_subscriber::EnvFilter;
 
 use super::address::{self, HostPort};
 use super::problem::Fault;
 use super::table::Kind;
+use crate::telemetry;
 
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,7 +171,7 @@ pub(super) fn log_filter(text: &str) -> Result<String, Fault> {
     if text.trim().is_empty() {
         return Err(Fault::new("is empty", REMEDY));
     }
-    EnvFilter::try_new(text).map_err(|_| Fault::new("is no tracing filter", REMEDY))?;
+    telemetry::parse_filter(text).map_err(|_| Fault::new("is no tracing filter", REMEDY))?;
     Ok(text.to_owned())
 }
 

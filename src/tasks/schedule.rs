@@ -117,7 +117,12 @@ impl Schedule {
     /// What the watch ends with when it gives up.
     pub(super) fn give_up(&self, now: Instant) -> Failure {
         self.failing.as_ref().map_or_else(Failure::defect, |failing| {
-            let wait = failing.not_before.checked_duration_since(now).filter(|wait| !wait.is_zero());
+            let since = now.saturating_duration_since(self.last_end);
+            let wait = failing
+                .last
+                .retry_after
+                .and_then(|wait| wait.checked_sub(since))
+                .filter(|wait| !wait.is_zero());
             failing.last.clone().with_retry_after(wait)
         })
     }
@@ -208,6 +213,13 @@ mod tests {
         assert_eq!(schedule.failed(Instant::now(), failure(None)), Err(failure(None)));
         let lasting = Failure::new(Reason::UpstreamForbidden, "no");
         assert_eq!(schedule.failed(Instant::now(), lasting.clone()), Err(lasting));
+        // Whoever is told to come back is told when the next login is due, though polls don't wait for it.
+        let mut schedule = Schedule::new(BOUNDS, Instant::now());
+        let token =
+            Failure::new(Reason::TokenUnavailable, "no").with_retry_after(Some(Duration::from_secs(30)));
+        schedule.failed(Instant::now(), token).unwrap();
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(schedule.give_up(Instant::now()).retry_after, Some(Duration::from_secs(28)));
         let rejected = Failure::new(Reason::CredentialsRejected, "the operator can mend it");
         assert_eq!(Schedule::new(BOUNDS, Instant::now()).failed(Instant::now(), rejected), Ok(()));
         let mut spaced = Failure::new(Reason::UpstreamUnauthorized, "logins are spaced");

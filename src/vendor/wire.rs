@@ -16,6 +16,7 @@ use object::object;
 
 /// More failed users than this are not believed (contract 2; a createTask carries at most 100).
 const MAX_FAILED_USERS: usize = 10_000;
+const TOO_MANY: &str = "more than 10,000 failed users";
 const BYTE_ORDER_MARK: &str = "\u{feff}";
 
 /// The body of a queryTask request.
@@ -68,6 +69,8 @@ impl From<serde_json::Error> for Malformed {
     fn from(error: serde_json::Error) -> Self {
         let what = match error.classify() {
             serde_json::error::Category::Io | serde_json::error::Category::Syntax => "no valid JSON",
+            // Its words are ours then, and begin with this.
+            serde_json::error::Category::Data if error.to_string().starts_with(TOO_MANY) => TOO_MANY,
             serde_json::error::Category::Data => "a value of another type than documented",
             serde_json::error::Category::Eof => "the end of the body in mid-document",
         };
@@ -182,7 +185,7 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for List<T, MA
                 let mut list: Vec<T> = Vec::new();
                 while let Some(item) = items.next_element::<Option<T>>()? {
                     if item.is_some() && list.len() == MAX {
-                        return Err(de::Error::custom("too many items"));
+                        return Err(de::Error::custom(TOO_MANY));
                     }
                     list.extend(item);
                 }
@@ -345,7 +348,8 @@ mod tests {
             format!(r#"{{"resultCode":"0","failDataList":[{}{{}}]}}"#, "{},".repeat(users - 1))
         };
         assert_eq!(state(&body(MAX_FAILED_USERS)).fail_data.len(), MAX_FAILED_USERS);
-        assert!(answer(body(MAX_FAILED_USERS + 1).as_bytes()).is_err());
+        let error = answer(body(MAX_FAILED_USERS + 1).as_bytes()).unwrap_err();
+        assert!(error.to_string().starts_with(TOO_MANY), "{error}");
     }
 
     #[test]
