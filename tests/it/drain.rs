@@ -186,3 +186,79 @@ async fn a_read_that_hangs_does_not_keep_the_process() {
     assert_eq!(process.ended().await, Some(0));
     drop(writer);
 }
+
+/// A frame of HTTP/2 (RFC 9113, 4.1).
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("a test frame is small").to_be_bytes();
+    let head = [length[1], length[2], length[3], kind, flags, 0, 0, 0, stream];
+    [&head[..], payload].concat()
+}
+
+#[tokio::test]
+async fn a_slow_reader_has_its_whole_answer() {
+    const BYTES: usize = 400_000;
+    const STEP: u32 = 50_000;
+    const DATA: u8 = 0;
+    const HEADERS: u8 = 1;
+    const PING: u8 = 6;
+    const WINDOW_UPDATE: u8 = 8;
+    let vendor = Vendor::start().await;
+    vendor.first([Answer::doing(&"r".repeat(BYTES))]);
+    let mut process = Process::start(&vendor, &["--drain-timeout=120s"]).await;
+    // HTTP/2 by hand: no client reads as slowly as this one.
+    let mut reader = TcpStream::connect(&process.address).await.unwrap();
+    let headers = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", "/federation.v1.FederationTasks/QueryTask"),
+        (":authority", "localhost"),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+    ];
+    // Literal fields, never indexed (RFC 7541, 6.2.2), with lengths below 127.
+    let field = |(name, value): (&str, &str)| {
+        let part = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
+        [vec![0], part(name), part(value)].concat()
+    };
+    let request = [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+        frame(4, 0, 0, &[]),
+        frame(HEADERS, 4, 1, &headers.map(field).concat()),
+        // A message of three bytes: task_id is "7".
+        frame(DATA, 1, 1, &[0, 0, 0, 0, 3, 0x0a, 1, b'7']),
+    ];
+    reader.write_all(&request.concat()).await.unwrap();
+    let (mut taken, mut is_told) = (0, false);
+    loop {
+        let mut head = [0; 9];
+        soon("a frame", reader.read_exact(&mut head))
+            .await
+            .expect("the connection lasts to the answer's end");
+        let mut payload =
+            vec![0; usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2])];
+        soon("a payload", reader.read_exact(&mut payload)).await.unwrap();
+        let (kind, flags, stream) = (head[3], head[4], head[8]);
+        match kind {
+            DATA => taken += payload.len(),
+            PING if flags == 0 => reader.write_all(&frame(PING, 1, 0, &payload)).await.unwrap(),
+            // The trailers.
+            HEADERS if stream == 1 && flags & 1 == 1 => break,
+            _ => {}
+        }
+        // Whenever its window is full: the first time it is 65,535 bytes.
+        let filled = taken.saturating_sub(65_535);
+        if taken >= 65_535 && filled % STEP as usize == 0 && kind == DATA {
+            if !std::mem::replace(&mut is_told, true) {
+                process.signal("-TERM").await;
+            }
+            // What makes it slow: nothing is waited for here.
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            for stream in [0, 1] {
+                reader.write_all(&frame(WINDOW_UPDATE, 0, stream, &STEP.to_be_bytes())).await.unwrap();
+            }
+        }
+    }
+    assert!(taken > BYTES);
+    drop(reader);
+    assert_eq!(process.ended().await, Some(0));
+}
