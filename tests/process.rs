@@ -114,3 +114,12 @@ fn a_reader_that_left_is_no_panic() {
     let status = command(&["check"], &[]).stderr(writer).status().unwrap();
     assert_eq!(status.code(), Some(2));
 }
+
+#[test]
+fn an_address_that_is_none_is_bad_usage_of_the_sandbox() {
+    for address in ["nonsense", ":1", "127.0.0.1:", "127.0.0.1:99999"] {
+        let output = gateway(&["sandbox", "--listen", address], &[]);
+        assert_eq!(output.status.code(), Some(2), "{address}");
+        assert!(text(&output.stderr).contains("--listen"), "{address}");
+    }
+}

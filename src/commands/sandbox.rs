@@ -12,6 +12,7 @@ use crate::telemetry;
 pub const NAME: &str = "sandbox";
 
 const LISTEN: &str = "listen";
+const FORM: &str = "write HOST:PORT, for example 127.0.0.1:8080; port 0 picks one";
 const LISTEN_DEFAULT: &str = "127.0.0.1:8080";
 
 const EXAMPLES: &str = "\
@@ -33,9 +34,15 @@ pub fn command() -> Command {
                 .long(LISTEN)
                 .value_name("HOST:PORT")
                 .default_value(LISTEN_DEFAULT)
+                .value_parser(host_port)
                 .help("Where to listen; port 0 picks one"),
         )
         .after_help(EXAMPLES)
+}
+
+fn host_port(text: &str) -> Result<String, &'static str> {
+    let (host, port) = text.rsplit_once(':').ok_or(FORM)?;
+    if host.is_empty() || port.parse::<u16>().is_err() { Err(FORM) } else { Ok(text.to_owned()) }
 }
 
 /// Runs the simulated vendor until a signal.
