@@ -91,6 +91,8 @@ impl Vendor {
     }
 
     async fn listen(acceptor: Option<TlsAcceptor>) -> Self {
+        // Both ends of every connection are files of this one process: more than a container's soft limit allows.
+        rlimit::increase_nofile_limit(u64::MAX).expect("the soft limit may be raised to the hard one");
         let shared = Arc::new(Shared {
             query: Script::new(|_, _| task("DOING")),
             login: Script::new(|_, asked| Answer::token(&format!("token-{asked}"), &json!("3600"))),
