@@ -21,6 +21,7 @@ use tracing::{Instrument as _, Span};
 
 use super::service::refuse;
 use super::status;
+use crate::clock::until;
 use crate::metrics::{Call, Method, Metrics};
 use crate::shutdown::Shutdown;
 use crate::task::failure::Failure;
@@ -180,13 +181,6 @@ async fn time_is_up(method: Method, shutdown: &Shutdown) {
     } else {
         shutdown.draining().await;
         tokio::time::sleep(LAST_REQUESTS).await;
-    }
-}
-
-async fn until(bound: Option<Instant>) {
-    match bound {
-        Some(bound) => tokio::time::sleep_until(bound).await,
-        None => std::future::pending().await,
     }
 }
 

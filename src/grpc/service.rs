@@ -4,7 +4,6 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::Stream;
-use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 use tracing::Span;
 
@@ -112,9 +111,4 @@ pub(super) fn refuse(failure: &Failure) -> Status {
         _ => tracing::info!(%reason, %detail, http.status = http_status, "call failed"),
     }
     status::of(failure)
-}
-
-/// Far enough for every clock.
-pub(super) fn at_or_far(deadline: Option<Instant>) -> Instant {
-    deadline.unwrap_or_else(|| Instant::now() + Duration::from_secs(100 * 365 * 24 * 3600))
 }

@@ -9,7 +9,8 @@ use tonic::Status;
 use tracing::Span;
 
 use super::convert;
-use super::service::{at_or_far, refuse};
+use super::service::refuse;
+use crate::clock::until;
 use crate::pb::{WatchReason, WatchTaskResponse};
 use crate::shutdown::Shutdown;
 use crate::task::failure::Failure;
@@ -114,11 +115,11 @@ impl Messages {
         tokio::select! {
             biased;
             () = self.shutdown.draining() => Woken::End(Failure::shutting_down()),
-            () = tokio::time::sleep_until(at_or_far(self.deadline)), if self.deadline.is_some() => {
+            () = until(self.deadline) => {
                 Woken::End(Failure::deadline())
             }
             shown = later.changed() => Woken::Shown(shown),
-            () = tokio::time::sleep_until(at_or_far(beats_at)), if beats_at.is_some() => Woken::Heartbeat,
+            () = until(beats_at) => Woken::Heartbeat,
         }
     }
 

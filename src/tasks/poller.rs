@@ -13,6 +13,7 @@ use super::right::Right;
 use super::schedule::{Bounds, Schedule};
 use super::watch::{Control, FAR, Shown, Watched};
 use super::{Caller, Config, SeamError};
+use crate::clock::until;
 use crate::task::failure::{Failure, Reason};
 use crate::task::{Observation, TaskId};
 
@@ -306,12 +307,5 @@ struct Ended {
 impl Drop for Ended {
     fn drop(&mut self) {
         self.hub.end_watch(&self.task, self.watched);
-    }
-}
-
-async fn until(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due).await,
-        None => std::future::pending().await,
     }
 }
