@@ -12,15 +12,13 @@ use reqwest::Url;
 use tokio::task::JoinSet;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
-use tower_layer::Layer as _;
 
 use crate::admin::Admin;
-use crate::grpc::{CallLayer, HealthService, TasksService};
+use crate::grpc::{CallService, HealthService, MAX_REQUEST, TasksService};
 use crate::health::Health;
 use crate::limits::{self, Permits};
 use crate::metrics::Metrics;
 use crate::pb::FILE_DESCRIPTOR_SET;
-use crate::pb::federation_tasks_server::FederationTasksServer;
 use crate::retry::terms::Terms;
 use crate::sandbox::Sandbox;
 use crate::server::{BindError, Server};
@@ -34,8 +32,6 @@ use crate::token::{self, Tokens};
 use crate::vendor::{self, Client, SharedSecret, Vendor};
 use secret_file::SecretFile;
 
-/// A request message over this is refused by the gRPC library (contract 1).
-const MAX_REQUEST: usize = 64 * 1024;
 /// What a sandbox is asked with: it takes anything.
 const SANDBOX_CREDENTIAL: &str = "sandbox";
 /// How long before the drain's end what is unfinished is answered, at most: for the answers to be written.
@@ -64,10 +60,8 @@ pub struct App {
     secret_file: Option<SecretFile>,
     tokens: Arc<Tokens>,
     hub: Hub,
-    routes: Routes,
+    service: CallService,
     health: Health,
-    metrics: Metrics,
-    request_timeout: Duration,
     drain_timeout: Duration,
     shutdown: Shutdown,
 }
@@ -150,8 +144,9 @@ impl App {
         );
         let secret_file =
             secret_file.map(|(path, secret)| SecretFile::new(path, secret, Arc::clone(&tokens)));
-        let routes = routes(&hub, &health, settings.request_timeout, &shutdown)?;
-        let (request_timeout, drain_timeout) = (settings.request_timeout, settings.drain_timeout);
+        let tasks = TasksService::new(hub.clone(), settings.request_timeout, shutdown.clone());
+        let others = others(&health)?;
+        let service = CallService::new(tasks, others, metrics, settings.request_timeout, shutdown.clone());
         Ok(Self {
             server,
             admin,
@@ -159,11 +154,9 @@ impl App {
             secret_file,
             tokens,
             hub,
-            routes,
+            service,
             health,
-            metrics,
-            request_timeout,
-            drain_timeout,
+            drain_timeout: settings.drain_timeout,
             shutdown,
         })
     }
@@ -185,7 +178,6 @@ impl App {
     /// If a part of the gateway ended before it was told to: then this one drains, and another must take over.
     pub async fn run(self) -> Result<(), PartEnded> {
         let Self { server, shutdown, hub, health, drain_timeout, .. } = self;
-        let service = CallLayer::new(self.metrics, self.request_timeout, shutdown.clone());
         // Each of these runs for as long as the process; their owner is this function, which ends them at its end.
         let mut parts = JoinSet::new();
         let stop = Shutdown::new();
@@ -205,7 +197,7 @@ impl App {
         let sweeper = hub.clone();
         parts.spawn(async move { sweeper.run().await });
         let mut serving = JoinSet::new();
-        serving.spawn(server.run(service.layer(self.routes.prepare()), shutdown.clone()));
+        serving.spawn(server.run(self.service, shutdown.clone()));
         let outcome = tokio::select! {
             biased;
             () = shutdown.draining() => Ok(()),
@@ -286,12 +278,8 @@ fn url(text: &str) -> Url {
     text.parse().expect("settings hold URLs in normal form")
 }
 
-fn routes(
-    hub: &Hub,
-    health: &Health,
-    request_timeout: Duration,
-    shutdown: &Shutdown,
-) -> Result<Routes, StartError> {
+/// What is served beside the tasks: health and reflection.
+fn others(health: &Health) -> Result<Routes, StartError> {
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
@@ -299,13 +287,11 @@ fn routes(
             // Not of any service's types, so that no tool would find it by itself: what errors carry.
             .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
-    let tasks = TasksService::new(hub.clone(), request_timeout, shutdown.clone());
-    Ok(Routes::new(FederationTasksServer::new(tasks).max_decoding_message_size(MAX_REQUEST))
-        .add_service(
-            HealthServer::new(HealthService::new(health.clone())).max_decoding_message_size(MAX_REQUEST),
-        )
+    let health = HealthServer::new(HealthService::new(health.clone())).max_decoding_message_size(MAX_REQUEST);
+    let routes = Routes::new(health)
         .add_service(reflection().build_v1()?.max_decoding_message_size(MAX_REQUEST))
-        .add_service(reflection().build_v1alpha()?.max_decoding_message_size(MAX_REQUEST)))
+        .add_service(reflection().build_v1alpha()?.max_decoding_message_size(MAX_REQUEST));
+    Ok(routes.prepare())
 }
 
 /// The vendor, as the hub asks it.

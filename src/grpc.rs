@@ -1,14 +1,19 @@
 //! The contract in and out: requests checked, states and failures translated, streams fed. The only place that
 //! makes a `tonic::Status`. Knows no sockets and no HTTP client.
 
+mod arrival;
+mod body;
 mod call;
 mod convert;
 mod health;
+mod message;
 mod service;
 mod status;
 mod watch;
 
-pub use call::{CallLayer, CallService};
+pub use body::CallBody;
+pub use call::CallService;
 pub use health::HealthService;
+pub use message::{MAX_REQUEST, Message};
 pub use service::TasksService;
 pub use status::errors_markdown;

@@ -75,6 +75,8 @@ struct Inner {
     registry: Registry,
     calls: calls::Calls,
     requests: IntCounterVec,
+    /// One of `requests`, resolved once: most of them end so.
+    good_queries: IntCounter,
     query_seconds: Histogram,
     login_seconds: Histogram,
     answers: [IntCounter; 3],
@@ -151,6 +153,7 @@ impl Metrics {
             watchers: gauge("federation_watchers", "WatchTask streams that are fed by a poller."),
             pollers: gauge("federation_pollers", "Tasks that this process polls."),
             in_flight: gauge("federation_upstream_in_flight", "queryTask requests under way to the vendor."),
+            good_queries: requests.with_label_values(&[Endpoint::QueryTask.label(), OK]),
             requests,
             refreshes,
             registry,
@@ -161,7 +164,7 @@ impl Metrics {
     /// Counts a call of a gRPC method from now until the guard is finished or dropped.
     #[must_use]
     pub fn call(&self, method: Method) -> Call {
-        self.0.calls.begin(method)
+        Call::begin(self.clone(), method)
     }
 
     /// Counts a request to the vendor from now until the guard is finished or dropped.
@@ -245,7 +248,10 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         let inner = &self.metrics.0;
-        inner.requests.with_label_values(&[self.endpoint.label(), self.outcome]).inc();
+        match (self.endpoint, self.outcome) {
+            (Endpoint::QueryTask, OK) => inner.good_queries.inc(),
+            (endpoint, outcome) => inner.requests.with_label_values(&[endpoint.label(), outcome]).inc(),
+        }
         let seconds = match self.endpoint {
             Endpoint::QueryTask => &inner.query_seconds,
             Endpoint::TokenByAkSk => &inner.login_seconds,

@@ -1,16 +1,18 @@
 //! The gRPC server: its listeners, and a loop of its own over hyper. Not tonic's `Server`, which would answer
 //! deadlines without details, wait for ever for half a handshake, and retry failed accepts in a hot spin; only its
-//! `Routes` are used. Knows no settings and no hub.
+//! `Routes` are served. Knows no settings and no hub.
 
 mod connection;
 mod preface;
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::io;
 
 use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
 use tokio::task::{JoinError, JoinSet};
-use tonic::body::Body;
 use tower_service::Service;
 
 use crate::net::Listener;
@@ -53,10 +55,11 @@ impl Server {
 
     /// Serves until the drain is over: takes nothing new from its beginning on, and returns when the last
     /// connection is gone. Connections that outlast [`Shutdown::ended`] are cut.
-    pub async fn run<S>(self, service: S, shutdown: Shutdown)
+    pub async fn run<S, B>(self, service: S, shutdown: Shutdown)
     where
-        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
         S::Future: Send,
+        B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
     {
         let mut loops = JoinSet::new();
         for listener in self.listeners {
@@ -69,10 +72,11 @@ impl Server {
     }
 }
 
-async fn take_connections<S>(mut listener: Listener, service: S, shutdown: Shutdown)
+async fn take_connections<S, B>(mut listener: Listener, service: S, shutdown: Shutdown)
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
+    B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
 {
     let mut connections = JoinSet::new();
     loop {

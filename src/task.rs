@@ -4,9 +4,10 @@
 pub mod failure;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 /// A task's id, checked: 1 to [`TaskId::MAX_BYTES`] bytes of printable ASCII without spaces.
@@ -189,13 +190,37 @@ pub struct Answer {
     pub result_message: String,
     /// When it was received, by the wall clock.
     pub observed_at: SystemTime,
+    /// The form in which it is handed out: made by whoever does so first, shared by all who get it.
+    pub form: OnceLock<Form>,
 }
 
 impl Answer {
-    /// About how much memory this takes, in bytes.
+    /// An answer that nobody was given yet.
+    #[must_use]
+    pub fn new(state: State, result_message: String, observed_at: SystemTime) -> Self {
+        Self { state, result_message, observed_at, form: OnceLock::new() }
+    }
+
+    /// About how much memory this takes, in bytes; with its form, which is no larger than what it is made of.
     #[must_use]
     pub fn size(&self) -> usize {
-        size_of::<Self>() + self.result_message.capacity() + self.state.size()
+        size_of::<Self>() + 2 * (self.result_message.capacity() + self.state.size())
+    }
+}
+
+/// An answer as its receivers get it; what the bytes say is theirs to know.
+#[derive(Clone)]
+pub struct Form {
+    /// All of it; clones share the memory.
+    pub bytes: Bytes,
+    /// How many of the first bytes say the state alone.
+    pub shared: usize,
+}
+
+// Hand-written: the bytes hold people's data.
+impl fmt::Debug for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Form").field("bytes", &self.bytes.len()).finish_non_exhaustive()
     }
 }
 

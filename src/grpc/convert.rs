@@ -2,11 +2,12 @@
 
 use std::time::{Duration, SystemTime};
 
+use prost::Message as _;
 use tonic::Status;
 
 use super::status;
 use crate::pb;
-use crate::task::{self, Observation, TaskId};
+use crate::task::{self, Form, Observation, TaskId};
 
 /// The range of `google.protobuf.Duration`, in seconds (its own documentation: about 10,000 years).
 const LONGEST_SECONDS: i64 = 315_576_000_000;
@@ -38,8 +39,22 @@ pub(super) fn duration(
     }
 }
 
+/// An observation as callers get it: made for the first of them, shared by all.
+pub(super) fn form(id: &TaskId, observation: &Observation) -> Form {
+    let make = || {
+        let answer = &observation.answer;
+        let mut response =
+            pb::QueryTaskResponse { task: None, result_message: answer.result_message.clone() };
+        let message = response.encoded_len();
+        response.task = Some(task(id, observation));
+        let bytes = response.encode_to_vec();
+        Form { shared: bytes.len() - message, bytes: bytes.into() }
+    };
+    observation.answer.form.get_or_init(make).clone()
+}
+
 /// A task as callers see it.
-pub(super) fn task(id: &TaskId, observation: &Observation) -> pb::Task {
+fn task(id: &TaskId, observation: &Observation) -> pb::Task {
     let state = observation.state();
     pb::Task {
         task_id: id.as_str().to_owned(),
@@ -126,7 +141,7 @@ mod tests {
 
     fn shown(state: State) -> pb::Task {
         let observed_at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_500);
-        let answer = Arc::new(Answer { state, result_message: String::new(), observed_at });
+        let answer = Arc::new(Answer::new(state, String::new(), observed_at));
         task(&TaskId::parse("7").unwrap(), &Observation { answer, began: Instant::now() })
     }
 

@@ -1,24 +1,22 @@
 //! `FederationTasks`: checks requests, asks the hub, and hands failures to their callers.
 
-use std::pin::Pin;
 use std::time::Duration;
 
-use futures_util::Stream;
-use tonic::{Request, Response, Status};
-use tracing::Span;
+use tonic::Status;
 
-use super::call::Arrival;
-use super::{convert, status, watch};
-use crate::pb::federation_tasks_server::FederationTasks;
-use crate::pb::{QueryTaskRequest, QueryTaskResponse, WatchTaskRequest, WatchTaskResponse};
+use super::arrival::Arrival;
+use super::body::Messages;
+use super::message::Message;
+use super::{convert, watch};
+use crate::pb::{QueryTaskRequest, WatchTaskRequest};
 use crate::shutdown::Shutdown;
-use crate::task::failure::{Failure, Reason};
+use crate::task::failure::Failure;
 use crate::tasks::{Caller, Freshness, Hub, WatchDemand};
 
 /// A heartbeat is sent at most once in this time (contract 1).
 const HEARTBEAT_AT_LEAST: Duration = Duration::from_secs(1);
 
-/// The service.
+/// The service. Not the one that is generated: its answers are encoded once for all who get them.
 #[derive(Clone, Debug)]
 pub struct TasksService {
     hub: Hub,
@@ -33,49 +31,39 @@ impl TasksService {
     pub fn new(hub: Hub, request_timeout: Duration, shutdown: Shutdown) -> Self {
         Self { hub, request_timeout, shutdown }
     }
-}
 
-#[tonic::async_trait]
-impl FederationTasks for TasksService {
-    async fn query_task(
+    pub(super) async fn query_task(
         &self,
-        request: Request<QueryTaskRequest>,
-    ) -> Result<Response<QueryTaskResponse>, Status> {
-        let arrival = Arrival::of(&request)?;
-        let request = request.into_inner();
+        request: QueryTaskRequest,
+        arrival: &mut Arrival,
+    ) -> Result<Message, Status> {
         let id = convert::task_id(&request.task_id)?;
         let freshness = match convert::duration("max_age", request.max_age)? {
             None => Freshness::Shared,
             Some(Duration::ZERO) => Freshness::New,
             Some(age) => Freshness::Within(age),
         };
-        Span::current().record("task.id", id.as_str());
+        arrival.concerns(&id);
         let deadline = arrival.deadline.unwrap_or(arrival.at + self.request_timeout);
         let caller = Caller { arrived: arrival.at, deadline, is_own_deadline: arrival.deadline.is_some() };
-        let answered = self.hub.query(&id, freshness, caller).await.map_err(|failure| refuse(&failure))?;
+        let answered = self.hub.query(&id, freshness, caller).await;
+        let answered = answered.map_err(|failure| arrival.refuse(&failure))?;
         tracing::debug!(source = answered.source.label(), "answered");
-        let observation = answered.observation;
-        Ok(Response::new(QueryTaskResponse {
-            task: Some(convert::task(&id, &observation)),
-            result_message: observation.answer.result_message.clone(),
-        }))
+        Ok(Message::query(&convert::form(&id, &answered.observation)))
     }
 
-    type WatchTaskStream = Pin<Box<dyn Stream<Item = Result<WatchTaskResponse, Status>> + Send>>;
-
-    async fn watch_task(
+    pub(super) async fn watch_task(
         &self,
-        request: Request<WatchTaskRequest>,
-    ) -> Result<Response<Self::WatchTaskStream>, Status> {
-        let arrival = Arrival::of(&request)?;
-        let request = request.into_inner();
+        request: WatchTaskRequest,
+        arrival: &mut Arrival,
+    ) -> Result<Messages, Status> {
         let id = convert::task_id(&request.task_id)?;
         let interval = convert::duration("poll_interval", request.poll_interval)?;
         let heartbeat = convert::duration("heartbeat_interval", request.heartbeat_interval)?
             .map(|interval| interval.max(HEARTBEAT_AT_LEAST));
-        Span::current().record("task.id", id.as_str());
+        arrival.concerns(&id);
         if self.shutdown.is_draining() {
-            return Err(refuse(&Failure::shutting_down()));
+            return Err(arrival.refuse(&Failure::shutting_down()));
         }
         let bound = arrival.at + self.request_timeout;
         let deadline = arrival.deadline.map_or(bound, |own| own.min(bound));
@@ -87,28 +75,8 @@ impl FederationTasks for TasksService {
             watch = self.hub.watch(&id, demand, caller) => watch,
             () = self.shutdown.draining() => Err(Failure::shutting_down()),
         };
-        let watch = watch.map_err(|failure| refuse(&failure))?;
-        let stream = watch::Messages::new(id, watch, heartbeat, arrival.deadline, self.shutdown.clone());
-        Ok(Response::new(Box::pin(stream.into_stream())))
+        let watch = watch.map_err(|failure| arrival.refuse(&failure))?;
+        let messages = watch::Messages::new(id, watch, heartbeat, arrival.clone(), self.shutdown.clone());
+        Ok(Box::pin(messages.into_stream()))
     }
-}
-
-/// Logs a failure where it is handed to its caller, and makes the status.
-pub(super) fn refuse(failure: &Failure) -> Status {
-    let (reason, detail, http_status) = (failure.reason, &failure.detail, failure.http_status);
-    match reason {
-        // The operator's to mend, or a defect: worth being woken for.
-        Reason::CredentialsRejected
-        | Reason::UpstreamUnauthorized
-        | Reason::UpstreamForbidden
-        | Reason::UpstreamPathNotFound
-        | Reason::UpstreamRedirect
-        | Reason::UpstreamMalformed
-        | Reason::GatewayDefect => {
-            tracing::warn!(%reason, %detail, http.status = http_status, "call failed");
-        }
-        Reason::ShuttingDown | Reason::Deadline => tracing::debug!(%reason, %detail, "call failed"),
-        _ => tracing::info!(%reason, %detail, http.status = http_status, "call failed"),
-    }
-    status::of(failure)
 }

@@ -6,12 +6,12 @@ use std::time::Duration;
 use futures_util::{Stream, stream};
 use tokio::time::Instant;
 use tonic::Status;
-use tracing::Span;
 
+use super::arrival::Arrival;
 use super::convert;
-use super::service::refuse;
+use super::message::Message;
 use crate::clock::until;
-use crate::pb::{WatchReason, WatchTaskResponse};
+use crate::pb::WatchReason;
 use crate::shutdown::Shutdown;
 use crate::task::failure::Failure;
 use crate::task::{Observation, TaskId};
@@ -23,7 +23,7 @@ pub(super) struct Messages {
     id: TaskId,
     later: Option<Later>,
     heartbeat: Option<Duration>,
-    deadline: Option<Instant>,
+    arrival: Arrival,
     shutdown: Shutdown,
     /// What was sent last; `None` before INITIAL, which is `known` then.
     sent: Option<Sent>,
@@ -31,7 +31,6 @@ pub(super) struct Messages {
     /// What the stream ends with, once its last message is sent.
     end: Option<Failure>,
     is_over: bool,
-    span: Span,
 }
 
 #[derive(Debug)]
@@ -53,24 +52,23 @@ impl Messages {
         id: TaskId,
         watch: Watch,
         heartbeat: Option<Duration>,
-        deadline: Option<Instant>,
+        arrival: Arrival,
         shutdown: Shutdown,
     ) -> Self {
         let Watch { first: known, later } = watch;
-        let span = Span::current();
-        Self { id, later, heartbeat, deadline, shutdown, sent: None, known, end: None, is_over: false, span }
+        Self { id, later, heartbeat, arrival, shutdown, sent: None, known, end: None, is_over: false }
     }
 
     /// The stream of them; it ends after DONE, or with a failure.
-    pub(super) fn into_stream(self) -> impl Stream<Item = Result<WatchTaskResponse, Status>> + Send {
+    pub(super) fn into_stream(self) -> impl Stream<Item = Result<Message, Status>> + Send {
         stream::unfold(self, |mut messages| async move {
             let next = messages.next().await?;
-            let item = next.map_err(|failure| messages.span.in_scope(|| refuse(&failure)));
+            let item = next.map_err(|failure| messages.arrival.refuse(&failure));
             Some((item, messages))
         })
     }
 
-    async fn next(&mut self) -> Option<Result<WatchTaskResponse, Failure>> {
+    async fn next(&mut self) -> Option<Result<Message, Failure>> {
         if self.sent.is_none() {
             let changes = self.look();
             return Some(Ok(self.send(WatchReason::Initial, changes)));
@@ -85,7 +83,7 @@ impl Messages {
             match self.wake().await {
                 Woken::End(failure) => return Some(Err(self.finish(failure))),
                 // The poller lets go of a watch at its deadline too, and may be first.
-                Woken::Shown(Err(_)) if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
+                Woken::Shown(Err(_)) if self.arrival.deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
                     return Some(Err(self.finish(Failure::deadline())));
                 }
                 Woken::Shown(Err(failure)) => return Some(Err(self.finish(failure))),
@@ -115,7 +113,7 @@ impl Messages {
         tokio::select! {
             biased;
             () = self.shutdown.draining() => Woken::End(Failure::shutting_down()),
-            () = until(self.deadline) => {
+            () = until(self.arrival.deadline) => {
                 Woken::End(Failure::deadline())
             }
             shown = later.changed() => Woken::Shown(shown),
@@ -141,9 +139,8 @@ impl Messages {
         is_news
     }
 
-    fn send(&mut self, reason: WatchReason, changes: u64) -> WatchTaskResponse {
-        let message =
-            WatchTaskResponse { task: Some(convert::task(&self.id, &self.known)), reason: reason.into() };
+    fn send(&mut self, reason: WatchReason, changes: u64) -> Message {
+        let message = Message::watch(&convert::form(&self.id, &self.known), reason);
         self.sent = Some(Sent { observation: self.known.clone(), changes, at: Instant::now() });
         if self.known.state().is_done() {
             self.over();

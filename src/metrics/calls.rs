@@ -4,6 +4,8 @@
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, Registry};
 use tokio::time::Instant;
 
+use super::Metrics;
+
 /// A method that the server knows, for labels: nothing that a caller can make up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
@@ -84,7 +86,7 @@ pub(super) struct Calls {
     methods: [Series; METHODS.len()],
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Series {
     started: IntCounter,
     handled: [IntCounter; CODES.len()],
@@ -116,22 +118,26 @@ impl Calls {
         Self { methods }
     }
 
-    pub(super) fn begin(&self, method: Method) -> Call {
-        let series = self.methods[method as usize].clone();
-        series.started.inc();
-        Call { series, began: Instant::now(), code: CODE_CANCELED }
+    fn series(&self, method: Method) -> &Series {
+        &self.methods[method as usize]
     }
 }
 
 /// A call that is being counted.
 #[derive(Debug)]
 pub struct Call {
-    series: Series,
+    metrics: Metrics,
+    method: Method,
     began: Instant,
     code: usize,
 }
 
 impl Call {
+    pub(super) fn begin(metrics: Metrics, method: Method) -> Self {
+        metrics.0.calls.series(method).started.inc();
+        Self { metrics, method, began: Instant::now(), code: CODE_CANCELED }
+    }
+
     /// Says with which gRPC code it ended; without this it counts as canceled by its caller.
     pub fn finish(mut self, code: i32) {
         self.code = usize::try_from(code).ok().filter(|code| *code < CODES.len()).unwrap_or(CODE_UNKNOWN);
@@ -146,14 +152,14 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        self.series.handled[self.code].inc();
-        self.series.seconds.observe(self.began.elapsed().as_secs_f64());
+        let series = self.metrics.0.calls.series(self.method);
+        series.handled[self.code].inc();
+        series.seconds.observe(self.began.elapsed().as_secs_f64());
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Metrics;
     use super::*;
 
     #[test]

@@ -2,9 +2,11 @@
 //! and an end.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::time::Duration;
 
 use http::{Request, Response};
+use http_body::Body;
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::http2;
@@ -12,8 +14,6 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
-use tonic::body::Body;
-use tower::ServiceExt as _;
 use tower_service::Service;
 
 use super::preface::{self, Heard};
@@ -36,10 +36,11 @@ const GOAWAY_PATIENCE: Duration = Duration::from_secs(5);
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// Serves one connection until it ends or the drain does.
-pub(super) async fn serve<S>(stream: Stream, service: S, shutdown: Shutdown)
+pub(super) async fn serve<S, B>(stream: Stream, service: S, shutdown: Shutdown)
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
+    B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
 {
     let peer = stream.peer_addr();
     let begun = tokio::select! {
@@ -53,7 +54,6 @@ where
         Err(_) => return tracing::debug!(?peer, "a connection did not begin to speak HTTP/2 in time"),
     };
     let (streams, heard) = (TaskTracker::new(), begun.heard());
-    let service = service.map_request(|request: Request<Incoming>| request.map(Body::new));
     let connection = http2::Builder::new(Tracked(streams.clone()))
         .timer(TokioTimer::new())
         .keep_alive_interval(PING_EVERY)

@@ -94,7 +94,7 @@ mod tests {
 
     fn observed(remark: usize) -> Observation {
         let state = State { remark: "r".repeat(remark), ..State::default() };
-        let answer = Answer { state, result_message: String::new(), observed_at: SystemTime::UNIX_EPOCH };
+        let answer = Answer::new(state, String::new(), SystemTime::UNIX_EPOCH);
         Observation { answer: Arc::new(answer), began: Instant::now() }
     }
 

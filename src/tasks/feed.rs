@@ -147,7 +147,7 @@ mod tests {
 
     fn item(epoch: u64, number: u64) -> Item {
         let observed_at = SystemTime::UNIX_EPOCH;
-        let answer = Answer { state: State::default(), result_message: String::new(), observed_at };
+        let answer = Answer::new(State::default(), String::new(), observed_at);
         Item { order: Order { epoch, number }, answer: Arc::new(answer), age: Duration::ZERO, end: None }
     }
 

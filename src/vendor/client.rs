@@ -214,7 +214,7 @@ impl Client {
             return Err(ExchangeError::ResultCode(refusal(Some(read.result_code), message)));
         }
         let answer =
-            Answer { state: read.state, result_message: read.result_message, observed_at: clock::wall_now() };
+            Answer::new(read.state, read.result_message, clock::wall_now());
         Ok(Observation { answer: Arc::new(answer), began })
     }
 }

@@ -59,8 +59,63 @@ pub(super) struct Http {
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) retry_after: Option<Duration>,
-    /// Wiped when dropped: a login's answer holds the token.
-    pub(super) body: Zeroizing<Vec<u8>>,
+    pub(super) body: Body,
+}
+
+/// What is known of an answer before its body.
+struct Head {
+    status: StatusCode,
+    retry_after: Option<Duration>,
+}
+
+impl Head {
+    /// What a 200 and a 500 mean stands in their bodies; of the others the status and the headers are enough.
+    fn needs_body(&self) -> bool {
+        matches!(self.status, StatusCode::OK | StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    fn with(self, body: Body) -> Answer {
+        Answer { status: self.status, retry_after: self.retry_after, body }
+    }
+}
+
+/// A body as it was received: most come in one piece, which is not copied. Pieces put together are wiped when dropped:
+/// a login's answer holds the token.
+pub(super) enum Body {
+    Piece(Bytes),
+    Pieces(Zeroizing<Vec<u8>>),
+}
+
+impl Body {
+    fn append(&mut self, chunk: Bytes) {
+        match self {
+            Self::Piece(first) if first.is_empty() => *first = chunk,
+            Self::Piece(first) => {
+                let mut pieces = Zeroizing::new(Vec::new());
+                append(&mut pieces, first);
+                append(&mut pieces, &chunk);
+                *self = Self::Pieces(pieces);
+            }
+            Self::Pieces(pieces) => append(pieces, &chunk),
+        }
+    }
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Self::Piece(Bytes::new())
+    }
+}
+
+impl std::ops::Deref for Body {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Piece(piece) => piece,
+            Self::Pieces(pieces) => pieces,
+        }
+    }
 }
 
 impl Http {
@@ -97,28 +152,40 @@ impl Http {
         *request.headers_mut() = headers;
         *request.body_mut() = Some(body.into());
         let deadline = Instant::now() + self.attempt_timeout;
-        let answered = tokio::time::timeout_at(deadline, self.client.execute(request)).await;
-        let timed_out = |_| ExchangeError::TimedOut(self.attempt_timeout);
-        let mut response = answered.map_err(timed_out)?.map_err(broken)?;
-        let status = response.status();
-        let retry_after = retry_after(response.headers());
-        let is_good = status == StatusCode::OK;
-        // What a 200 and a 500 mean stands in their bodies; of the others the status and the headers are enough.
-        let needs_body = is_good || status == StatusCode::INTERNAL_SERVER_ERROR;
+        let timed_out = || ExchangeError::TimedOut(self.attempt_timeout);
+        let mut known = None;
+        // One timer for all of it; what was known of an answer when it ran out decides what it means.
+        let ended = tokio::time::timeout_at(deadline, self.exchange(request, &mut known)).await;
+        match (ended, known) {
+            (Ok(Ok(body)), Some(head)) => Ok(head.with(body)),
+            (Ok(Err(error)), _) => Err(error),
+            (Err(_), Some(head)) if !head.needs_body() => Ok(head.with(Body::default())),
+            (Err(_), _) | (Ok(Ok(_)), None) => Err(timed_out()),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        request: reqwest::Request,
+        known: &mut Option<Head>,
+    ) -> Result<Body, ExchangeError> {
+        let mut response = self.client.execute(request).await.map_err(broken)?;
+        let head = Head { status: response.status(), retry_after: retry_after(response.headers()) };
+        let head = known.insert(head);
+        let is_good = head.status == StatusCode::OK;
         let limit = if is_good { MAX_BODY } else { MAX_ERROR_BODY };
-        let mut body = Zeroizing::new(Vec::new());
+        let mut body = Body::default();
         loop {
-            let chunk = tokio::time::timeout_at(deadline, response.chunk()).await;
-            match chunk.map_err(timed_out).and_then(|chunk| chunk.map_err(broken)) {
+            match response.chunk().await.map_err(broken) {
                 Ok(None) => break,
-                Ok(Some(chunk)) if body.len() + chunk.len() <= limit => append(&mut body, &chunk),
+                Ok(Some(chunk)) if body.len() + chunk.len() <= limit => body.append(chunk),
                 Ok(Some(_)) if is_good => return Err(ExchangeError::TooLarge),
-                Err(error) if needs_body => return Err(error),
+                Err(error) if head.needs_body() => return Err(error),
                 // The connection goes with what is left unread.
                 Ok(Some(_)) | Err(_) => break,
             }
         }
-        Ok(Answer { status, retry_after, body })
+        Ok(body)
     }
 }
 
@@ -147,11 +214,11 @@ mod tests {
 
     #[test]
     fn a_body_grows_and_keeps_what_it_has() {
-        let mut body = Zeroizing::new(Vec::new());
-        for chunk in ["a", "bc", "", "defg"] {
-            append(&mut body, chunk.as_bytes());
+        let mut body = Body::default();
+        for (chunk, whole) in [("", ""), ("a", "a"), ("bc", "abc"), ("", "abc"), ("defg", "abcdefg")] {
+            body.append(Bytes::from_static(chunk.as_bytes()));
+            assert_eq!(&*body, whole.as_bytes());
         }
-        assert_eq!(&**body, b"abcdefg");
     }
 
     #[test]

@@ -1,0 +1,202 @@
+//! The body of a call's answer: its messages and trailers, and the count of the call when it has come to its end.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use futures_util::Stream;
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, HeaderValue, Response, header};
+use http_body::{Frame, SizeHint};
+use tonic::Status;
+use tonic::body::Body;
+
+use super::arrival::Arrival;
+use super::message::Message;
+use crate::metrics::Call;
+use crate::task::failure::Failure;
+
+pub(super) const GRPC_STATUS: &str = "grpc-status";
+const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+
+/// The messages of a stream, and the failure that it may end with.
+pub(super) type Messages = Pin<Box<dyn Stream<Item = Result<Message, Status>> + Send>>;
+
+/// What a call is answered with.
+pub(super) enum Answer {
+    /// One message.
+    Message(Message),
+    /// One after another.
+    Messages(Messages),
+    /// What another service made of it.
+    Made(Response<Body>),
+}
+
+/// A call's body; tells how the call ended.
+pub struct CallBody {
+    content: Content,
+    end: End,
+}
+
+enum Content {
+    /// Nothing, or nothing more.
+    None,
+    Message(Message),
+    Messages(Messages),
+    /// Only a status.
+    Trailers(HeaderMap),
+    Made {
+        body: Body,
+        /// When the stream is ended for its caller.
+        cut: Option<BoxFuture<'static, ()>>,
+    },
+}
+
+impl CallBody {
+    /// Answers a call; `cut` ends a stream that another service made.
+    pub(super) fn answer(
+        answer: Result<Answer, Status>,
+        mut end: End,
+        cut: Option<BoxFuture<'static, ()>>,
+    ) -> Response<Self> {
+        let content = match answer {
+            Ok(Answer::Message(message)) => Content::Message(message),
+            Ok(Answer::Messages(messages)) => Content::Messages(messages),
+            Ok(Answer::Made(response)) => {
+                // A response without a body has its status among its headers.
+                if let Some(code) = response.headers().get(GRPC_STATUS) {
+                    end.reached(code_of(code));
+                }
+                return response.map(|body| Self { content: Content::Made { body, cut }, end });
+            }
+            Err(status) => {
+                end.reached(status.code().into());
+                return status.into_http::<()>().map(|()| Self { content: Content::None, end });
+            }
+        };
+        let mut response = Response::new(Self { content, end });
+        response.headers_mut().insert(header::CONTENT_TYPE, GRPC);
+        response
+    }
+}
+
+impl http_body::Body for CallBody {
+    type Data = Message;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Message>, Status>>> {
+        let Self { content, end } = &mut *self;
+        let frame = match content {
+            Content::None => None,
+            Content::Message(_) => {
+                let Content::Message(message) = std::mem::replace(content, Content::Trailers(ok())) else {
+                    unreachable!("just matched")
+                };
+                Some(Ok(Frame::data(message)))
+            }
+            Content::Trailers(_) => {
+                let Content::Trailers(trailers) = std::mem::replace(content, Content::None) else {
+                    unreachable!("just matched")
+                };
+                Some(Ok(Frame::trailers(trailers)))
+            }
+            Content::Messages(messages) => match ready!(messages.as_mut().poll_next(cx)) {
+                Some(Ok(message)) => Some(Ok(Frame::data(message))),
+                ended => {
+                    *content = Content::None;
+                    Some(Ok(Frame::trailers(ended.and_then(Result::err).map_or_else(ok, trailers))))
+                }
+            },
+            Content::Made { body, cut } => {
+                if cut.as_mut().is_some_and(|cut| cut.as_mut().poll(cx).is_ready()) {
+                    let status = end.arrival.refuse(&Failure::shutting_down());
+                    *content = Content::None;
+                    Some(Ok(Frame::trailers(trailers(status))))
+                } else {
+                    let frame = end.arrival.span().in_scope(|| Pin::new(body).poll_frame(cx));
+                    ready!(frame).map(|frame| frame.map(|frame| frame.map_data(Message::from)))
+                }
+            }
+        };
+        match &frame {
+            Some(Ok(frame)) => {
+                if let Some(trailers) = frame.trailers_ref() {
+                    end.reached(trailers.get(GRPC_STATUS).map_or(tonic::Code::Unknown.into(), code_of));
+                }
+            }
+            Some(Err(status)) => end.reached(status.code().into()),
+            None => end.reached(tonic::Code::Unknown.into()),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::None => true,
+            Content::Made { body, .. } => body.is_end_stream(),
+            _ => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Made { body, .. } => body.size_hint(),
+            _ => SizeHint::default(),
+        }
+    }
+}
+
+fn ok() -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(1);
+    trailers.insert(GRPC_STATUS, HeaderValue::from_static("0"));
+    trailers
+}
+
+fn trailers(status: Status) -> HeaderMap {
+    let mut trailers = status.into_http::<()>().into_parts().0.headers;
+    // Said before the first message.
+    trailers.remove(header::CONTENT_TYPE);
+    trailers
+}
+
+fn code_of(value: &HeaderValue) -> i32 {
+    let code = value.to_str().ok().and_then(|text| text.parse().ok());
+    code.unwrap_or(tonic::Code::Unknown.into())
+}
+
+/// A call's end: counted as canceled if it is never reached.
+#[derive(Debug)]
+pub(super) struct End {
+    meter: Option<Call>,
+    arrival: Arrival,
+}
+
+impl End {
+    pub(super) fn new(meter: Call, arrival: Arrival) -> Self {
+        Self { meter: Some(meter), arrival }
+    }
+
+    fn reached(&mut self, code: i32) {
+        if let Some(meter) = self.meter.take() {
+            let span = self.arrival.span();
+            if !span.is_disabled() {
+                let seconds = meter.began().elapsed().as_secs_f64();
+                span.record("outcome", tracing::field::debug(tonic::Code::from_i32(code)));
+                span.in_scope(|| tracing::debug!(rpc.grpc.status_code = code, seconds, "call ended"));
+            }
+            meter.finish(code);
+        }
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        if self.meter.is_some() {
+            let span = self.arrival.span();
+            span.record("outcome", tracing::field::debug(tonic::Code::Cancelled));
+            span.in_scope(|| tracing::debug!("caller left"));
+        }
+    }
+}

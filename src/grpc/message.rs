@@ -1,0 +1,187 @@
+//! Messages on the wire: one request in, framed answers out. An answer's encoding is made once and shared by all
+//! who get it; what differs between them stands beside it, inline.
+
+use bytes::{Buf, Bytes};
+use http::{HeaderMap, HeaderValue, Request};
+use tonic::codec::{BufferSettings, Streaming};
+use tonic::{Code, Status};
+use tonic_prost::ProstCodec;
+
+use crate::pb::WatchReason;
+use crate::task::Form;
+
+/// A request over this many bytes is refused (contract 1).
+pub const MAX_REQUEST: usize = 64 * 1024;
+/// Before every message: a byte that says "not compressed", and its length (gRPC over HTTP/2).
+const PREFIX: usize = 5;
+/// Field 2 of `WatchTaskResponse`, a varint.
+const REASON_TAG: u8 = 2 << 3;
+/// Requests are small: what most of them fit in, in bytes. Larger ones grow.
+const REQUEST_BUFFER: usize = 64;
+const GRPC_ENCODING: &str = "grpc-encoding";
+const GRPC_ACCEPT_ENCODING: &str = "grpc-accept-encoding";
+
+/// Reads a request that is one message, to its end.
+///
+/// # Errors
+/// What the gRPC library says of a message that it can't read.
+pub(super) async fn read<T, B>(request: Request<B>) -> Result<T, Status>
+where
+    T: prost::Message + Default + Send + 'static,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    check_encoding(request.headers())?;
+    let settings = BufferSettings::new(REQUEST_BUFFER, REQUEST_BUFFER);
+    let decoder = ProstCodec::<(), T>::raw_decoder(settings);
+    let mut messages = Streaming::new_request(decoder, request.into_body(), None, Some(MAX_REQUEST));
+    let message = messages.message().await?;
+    let message = message.ok_or_else(|| Status::internal("Missing request message."))?;
+    messages.trailers().await?;
+    Ok(message)
+}
+
+/// No compression is offered, and none taken.
+fn check_encoding(headers: &HeaderMap) -> Result<(), Status> {
+    match headers.get(GRPC_ENCODING) {
+        None => Ok(()),
+        Some(encoding) if encoding == "identity" => Ok(()),
+        Some(_) => {
+            let mut offer = HeaderMap::with_capacity(1);
+            offer.insert(GRPC_ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+            let mut status = Status::new(Code::Unimplemented, "The request is compressed, which isn't supported");
+            *status.metadata_mut() = tonic::metadata::MetadataMap::from_headers(offer);
+            Err(status)
+        }
+    }
+}
+
+/// A message with its prefix, or a piece of another service's body: what a stream of HTTP/2 sends.
+#[derive(Clone)]
+pub struct Message {
+    prefix: [u8; PREFIX],
+    shared: Bytes,
+    tail: [u8; 2],
+    /// How many bytes of the prefix, and of the tail, are still to be sent.
+    left: (u8, u8),
+}
+
+impl Message {
+    /// A `QueryTaskResponse`.
+    pub(super) fn query(form: &Form) -> Self {
+        Self::new(form.bytes.clone(), None)
+    }
+
+    /// A `WatchTaskResponse`.
+    pub(super) fn watch(form: &Form, reason: WatchReason) -> Self {
+        // Each reason is one byte long as a varint.
+        Self::new(form.bytes.slice(..form.shared), Some([REASON_TAG, reason as u8]))
+    }
+
+    fn new(shared: Bytes, tail: Option<[u8; 2]>) -> Self {
+        let tail_len = if tail.is_some() { 2 } else { 0 };
+        // Answers are bounded to far below what 32 bits hold: the vendor's are read to 1 MiB at most.
+        let length = (shared.len() + usize::from(tail_len)) as u32;
+        let [a, b, c, d] = length.to_be_bytes();
+        Self { prefix: [0, a, b, c, d], shared, tail: tail.unwrap_or_default(), left: (PREFIX as u8, tail_len) }
+    }
+}
+
+// Hand-written: the bytes hold people's data.
+impl std::fmt::Debug for Message {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Message").field("bytes", &self.remaining()).finish_non_exhaustive()
+    }
+}
+
+impl From<Bytes> for Message {
+    /// Bytes that some other service has framed.
+    fn from(shared: Bytes) -> Self {
+        Self { prefix: [0; PREFIX], shared, tail: [0; 2], left: (0, 0) }
+    }
+}
+
+impl Buf for Message {
+    fn remaining(&self) -> usize {
+        usize::from(self.left.0) + self.shared.len() + usize::from(self.left.1)
+    }
+
+    fn chunk(&self) -> &[u8] {
+        match self.left {
+            (prefix, _) if prefix > 0 => &self.prefix[PREFIX - usize::from(prefix)..],
+            (_, tail) if self.shared.is_empty() => &self.tail[2 - usize::from(tail)..],
+            _ => &self.shared,
+        }
+    }
+
+    fn chunks_vectored<'a>(&'a self, into: &mut [std::io::IoSlice<'a>]) -> usize {
+        let (prefix, tail) = (usize::from(self.left.0), usize::from(self.left.1));
+        let pieces = [&self.prefix[PREFIX - prefix..], &self.shared, &self.tail[2 - tail..]];
+        let pieces = pieces.into_iter().filter(|piece| !piece.is_empty());
+        into.iter_mut().zip(pieces).map(|(slot, piece)| *slot = std::io::IoSlice::new(piece)).count()
+    }
+
+    fn advance(&mut self, mut count: usize) {
+        assert!(count <= self.remaining(), "no more is left than {}", self.remaining());
+        let prefix = count.min(usize::from(self.left.0));
+        self.left.0 -= prefix as u8;
+        count -= prefix;
+        let shared = count.min(self.shared.len());
+        self.shared.advance(shared);
+        count -= shared;
+        self.left.1 -= count as u8;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::*;
+    use crate::pb;
+
+    fn form() -> (pb::Task, Form) {
+        let task = pb::Task { task_id: "7".into(), remark: "r".repeat(300), ..Default::default() };
+        let response = pb::QueryTaskResponse { task: Some(task.clone()), result_message: "fine".into() };
+        let shared = response.encoded_len() - "fine".len() - 2;
+        (task, Form { bytes: response.encode_to_vec().into(), shared })
+    }
+
+    fn framed(message: &impl prost::Message) -> Vec<u8> {
+        let body = message.encode_to_vec();
+        [&[0][..], &u32::try_from(body.len()).unwrap().to_be_bytes(), &body].concat()
+    }
+
+    #[test]
+    fn what_is_shared_reads_as_the_generated_types_write_it() {
+        let (task, form) = form();
+        let response = pb::QueryTaskResponse { task: Some(task.clone()), result_message: "fine".into() };
+        let mut query = Message::query(&form);
+        assert_eq!(query.copy_to_bytes(query.remaining()), framed(&response));
+        for reason in [WatchReason::Initial, WatchReason::Changed, WatchReason::Heartbeat] {
+            let response = pb::WatchTaskResponse { task: Some(task.clone()), reason: reason.into() };
+            let mut watch = Message::watch(&form, reason);
+            assert_eq!(watch.copy_to_bytes(watch.remaining()), framed(&response));
+        }
+    }
+
+    #[test]
+    fn it_can_be_sent_in_pieces_of_any_length() {
+        let (_, form) = form();
+        let whole = Message::watch(&form, WatchReason::Changed);
+        let expected = whole.clone().copy_to_bytes(whole.remaining());
+        for step in [1, 2, 3, 7, 300] {
+            let mut left = whole.clone();
+            let mut sent = Vec::new();
+            while left.has_remaining() {
+                let mut slices = [std::io::IoSlice::new(&[]); 4];
+                let filled = left.chunks_vectored(&mut slices);
+                let vectored: Vec<u8> = slices[..filled].iter().flat_map(|slice| slice.to_vec()).collect();
+                assert_eq!(vectored, expected[sent.len()..]);
+                let count = step.min(left.remaining());
+                sent.extend_from_slice(&left.copy_to_bytes(count));
+            }
+            assert_eq!(sent, expected);
+        }
+    }
+}
