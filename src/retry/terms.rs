@@ -1,7 +1,9 @@
 //! For how long somebody still waits for a piece of work, and on whose behalf it is done: written by those who
 //! know the waiters, read by whoever does the work. Both may change while it goes on.
 
-use tokio::sync::watch;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// What the work is bounded by now.
@@ -24,38 +26,66 @@ pub struct Progress {
     pub awaits_turn: bool,
 }
 
-/// The writing end.
+/// What both ends share.
 #[derive(Debug)]
-pub struct TermSetter {
-    term: watch::Sender<Term>,
-    progress: watch::Sender<Progress>,
+struct Shared {
+    // Held for a copy, never across an await.
+    state: Mutex<State>,
+    changed: Notify,
 }
+
+#[derive(Debug)]
+struct State {
+    term: Term,
+    /// How often `term` has changed.
+    changes: u64,
+    progress: Progress,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The writing end.
+#[derive(Clone, Debug)]
+pub struct TermSetter(Arc<Shared>);
 
 /// The reading end, for whoever does the work.
 #[derive(Clone, Debug)]
 pub struct Terms {
-    term: watch::Receiver<Term>,
-    progress: watch::Sender<Progress>,
+    shared: Arc<Shared>,
+    /// The change that was seen last.
+    seen: u64,
 }
 
 /// A linked pair that starts with `term`.
 #[must_use]
 pub fn channel(term: Term) -> (TermSetter, Terms) {
-    let term = watch::Sender::new(term);
-    let terms = Terms { term: term.subscribe(), progress: watch::Sender::new(Progress::default()) };
-    (TermSetter { term, progress: terms.progress.clone() }, terms)
+    let state = Mutex::new(State { term, changes: 0, progress: Progress::default() });
+    let shared = Arc::new(Shared { state, changed: Notify::new() });
+    (TermSetter(Arc::clone(&shared)), Terms { shared, seen: 0 })
 }
 
 impl TermSetter {
     /// Changes the terms; whoever sleeps by the old ones wakes up.
     pub fn set(&self, term: Term) {
-        self.term.send_if_modified(|current| std::mem::replace(current, term) != term);
+        {
+            let mut state = self.0.state();
+            if state.term == term {
+                return;
+            }
+            state.term = term;
+            state.changes += 1;
+        }
+        self.0.changed.notify_waiters();
     }
 
     /// How far the work has come.
     #[must_use]
     pub fn progress(&self) -> Progress {
-        *self.progress.borrow()
+        self.0.state().progress
     }
 }
 
@@ -69,29 +99,37 @@ impl Terms {
     /// The terms as they are now.
     #[must_use]
     pub fn now(&self) -> Term {
-        *self.term.borrow()
+        self.shared.state().term
     }
 
-    /// Waits until the terms change; for ever if nobody is left to change them.
+    /// Waits until the terms change; for ever if nobody does.
     pub async fn changed(&mut self) {
-        if self.term.changed().await.is_err() {
-            std::future::pending::<()>().await;
+        loop {
+            // Made before the look, so that no change falls in between.
+            let notified = self.shared.changed.notified();
+            let changes = self.shared.state().changes;
+            if changes != self.seen {
+                self.seen = changes;
+                return;
+            }
+            notified.await;
         }
     }
 
     /// Says that the work waits for a turn.
     pub fn awaits_turn(&self) {
-        self.progress.send_modify(|progress| progress.awaits_turn = true);
+        self.shared.state().progress.awaits_turn = true;
     }
 
     /// Says that a try begins now.
     pub fn try_begins(&self, now: Instant) {
-        self.progress.send_replace(Progress { trying_since: Some(now), has_tried: true, awaits_turn: false });
+        self.shared.state().progress =
+            Progress { trying_since: Some(now), has_tried: true, awaits_turn: false };
     }
 
     /// Says that the try is over.
     pub fn try_ended(&self) {
-        self.progress.send_modify(|progress| progress.trying_since = None);
+        self.shared.state().progress.trying_since = None;
     }
 
     /// Sleeps until `due`.

@@ -86,7 +86,7 @@ mod tests {
     use super::*;
     use crate::task::{Answer, State};
 
-    const LIMITS: Limits = Limits { answers: 3, bytes: 10_000, keep: Duration::from_secs(60) };
+    const LIMITS: Limits = Limits { answers: 3, bytes: 19_300, keep: Duration::from_secs(60) };
 
     fn id(number: usize) -> TaskId {
         TaskId::parse(&number.to_string()).unwrap()
@@ -112,7 +112,7 @@ mod tests {
         cache.put(&id(4), observed(9_000), Instant::now());
         assert_eq!(kept(&cache), [3, 4]);
         // What has no room at all is not kept, and pushes nothing else out for long.
-        cache.put(&id(5), observed(20_000), Instant::now());
+        cache.put(&id(5), observed(40_000), Instant::now());
         assert_eq!((kept(&cache), cache.bytes), (vec![], 0));
         cache.put(&id(6), observed(0), Instant::now());
         tokio::time::advance(Duration::from_secs(60)).await;

@@ -1,12 +1,11 @@
 //! One upstream call and all who wait for it. It goes on to the latest deadline among them, and is dropped when
 //! the last one is gone.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
-use tokio::sync::watch;
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::Caller;
 use super::decide::UnderWay;
@@ -34,36 +33,24 @@ pub(super) enum Asker {
 #[derive(Debug)]
 pub(super) struct Call {
     id: u64,
-    terms: Arc<TermSetter>,
-    waiters: BTreeSet<Waiter>,
+    terms: TermSetter,
+    waiters: BTreeMap<Waiter, oneshot::Sender<Outcome>>,
     queries: usize,
-    outcome: watch::Receiver<Option<Outcome>>,
-    abandoned: CancellationToken,
-}
-
-/// What the task needs that makes the call.
-#[derive(Debug)]
-pub(super) struct Work {
-    pub(super) terms: Terms,
-    pub(super) abandoned: CancellationToken,
-    pub(super) outcome: watch::Sender<Option<Outcome>>,
+    /// The task that makes it, once there is one.
+    work: Option<AbortHandle>,
 }
 
 impl Call {
-    /// A call that begins on behalf of its first waiter.
-    pub(super) fn begin(id: u64, waiter: Waiter, asker: Asker) -> (Self, Work) {
+    /// A call that somebody is about to enter, and what it is bounded by: `waiter`'s terms, and those of whoever comes
+    /// later.
+    pub(super) fn new(id: u64, waiter: Waiter, asker: Asker) -> (Self, Terms) {
         let (setter, terms) = terms::channel(Term { deadline: waiter.0, is_poll: asker == Asker::Poll });
-        let outcome = watch::Sender::new(None);
-        let abandoned = CancellationToken::new();
-        let call = Self {
-            id,
-            terms: Arc::new(setter),
-            waiters: BTreeSet::from([waiter]),
-            queries: usize::from(asker == Asker::Query),
-            outcome: outcome.subscribe(),
-            abandoned: abandoned.clone(),
-        };
-        (call, Work { terms, abandoned, outcome })
+        (Self { id, terms: setter, waiters: BTreeMap::new(), queries: 0, work: None }, terms)
+    }
+
+    /// Says who makes it: aborted when nobody waits any longer.
+    pub(super) fn made_by(&mut self, work: AbortHandle) {
+        self.work = Some(work);
     }
 
     /// What tells it apart.
@@ -76,42 +63,47 @@ impl Call {
         UnderWay { trying_since: self.terms.progress().trying_since }
     }
 
-    /// One more waits.
-    pub(super) fn enter(&mut self, waiter: Waiter, asker: Asker) {
-        self.waiters.insert(waiter);
-        self.queries += usize::from(asker == Asker::Query);
-        self.tell_terms();
-    }
-
-    /// One waits no longer; tells whether nobody is left, in which case the call is given up.
-    pub(super) fn leave(&mut self, waiter: Waiter, asker: Asker) -> bool {
-        if self.waiters.remove(&waiter) {
-            self.queries -= usize::from(asker == Asker::Query);
-        }
-        self.tell_terms();
-        if self.waiters.is_empty() {
-            self.abandoned.cancel();
-        }
-        self.waiters.is_empty()
-    }
-
-    fn tell_terms(&self) {
-        if let Some((deadline, _)) = self.waiters.last() {
-            self.terms.set(Term { deadline: *deadline, is_poll: self.queries == 0 });
-        }
-    }
-
-    /// A place among those who wait, for `waiter` who has entered.
-    pub(super) fn ticket(
-        &self,
+    /// One more waits: gives its place.
+    pub(super) fn enter(
+        &mut self,
         hub: Hub,
         task: TaskId,
         waiter: Waiter,
         asker: Asker,
         is_joined: bool,
     ) -> Ticket {
-        let (terms, outcome) = (Arc::clone(&self.terms), self.outcome.clone());
-        Ticket { hub, task, call: self.id, waiter, asker, is_joined, terms, outcome }
+        let (outcome, awaited) = oneshot::channel();
+        self.waiters.insert(waiter, outcome);
+        self.queries += usize::from(asker == Asker::Query);
+        self.tell_terms();
+        let terms = self.terms.clone();
+        Ticket { hub, task, call: self.id, waiter, asker, is_joined, terms, outcome: Some(awaited) }
+    }
+
+    /// One waits no longer; tells whether nobody is left, in which case the call is given up.
+    pub(super) fn leave(&mut self, waiter: Waiter, asker: Asker) -> bool {
+        if self.waiters.remove(&waiter).is_some() {
+            self.queries -= usize::from(asker == Asker::Query);
+        }
+        self.tell_terms();
+        if let (true, Some(work)) = (self.waiters.is_empty(), &self.work) {
+            work.abort();
+        }
+        self.waiters.is_empty()
+    }
+
+    fn tell_terms(&self) {
+        if let Some(((deadline, _), _)) = self.waiters.last_key_value() {
+            self.terms.set(Term { deadline: *deadline, is_poll: self.queries == 0 });
+        }
+    }
+
+    /// Tells all who wait how it ended.
+    pub(super) fn settle(self, outcome: &Outcome) {
+        for waiter in self.waiters.into_values() {
+            // Whoever left in between wants no answer.
+            let _ = waiter.send(outcome.clone());
+        }
     }
 }
 
@@ -125,8 +117,9 @@ pub(super) struct Ticket {
     asker: Asker,
     /// Whether somebody else had begun the call.
     pub(super) is_joined: bool,
-    terms: Arc<TermSetter>,
-    outcome: watch::Receiver<Option<Outcome>>,
+    terms: TermSetter,
+    /// `None` once the call has ended.
+    outcome: Option<oneshot::Receiver<Outcome>>,
 }
 
 impl Ticket {
@@ -136,15 +129,11 @@ impl Ticket {
     /// The call's own, or `DEADLINE`; `GATEWAY_OVERLOADED` if the gateway's own bound went by in waiting for a turn.
     pub(super) async fn wait(mut self, caller: &Caller) -> Outcome {
         let settled = async {
-            loop {
-                if let Some(outcome) = &*self.outcome.borrow_and_update() {
-                    return outcome.clone();
-                }
-                if self.outcome.changed().await.is_err() {
-                    // The task that made the call died of a defect, which its panic has logged.
-                    return Err(Failure::defect());
-                }
-            }
+            let outcome = self.outcome.as_mut().expect("it is waited for once").await;
+            // The call is over, and out of the hub: there is nothing to leave.
+            self.outcome = None;
+            // A call that tells nothing died of a defect, which its panic has logged.
+            outcome.unwrap_or_else(|_| Err(Failure::defect()))
         };
         tokio::select! {
             biased;
@@ -165,6 +154,9 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
+        if self.outcome.is_none() {
+            return;
+        }
         self.hub.leave_call(&self.task, self.call, self.waiter, self.asker);
     }
 }

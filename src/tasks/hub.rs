@@ -10,13 +10,14 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::cache::{Cache, Limits};
-use super::call::{Asker, Call, Outcome, Ticket, Waiter, Work};
+use super::call::{Asker, Call, Outcome, Ticket, Waiter};
 use super::decide::{self, Decision, Freshness, Known, Situation};
 use super::poller::Poller;
 use super::shard::{Shard, lock};
 use super::watch::{Later, Place, Shown, Watch, WatchDemand, Watched};
 use super::{Answered, Caller, Config, Seams, Upstream};
 use crate::metrics::{Metrics, Source};
+use crate::retry::terms::Terms;
 use crate::task::failure::Failure;
 use crate::task::{Observation, TaskId};
 
@@ -190,14 +191,14 @@ impl Hub {
             (Decision::Join(at), ..) => {
                 let call = shard.slots.get_mut(task).and_then(|slot| slot.calls.get_mut(at));
                 let call = call.expect("decide() chooses among the slot's calls, under the same lock");
-                call.enter(waiter, asker);
-                return Found::Wait(call.ticket(self.clone(), task.clone(), waiter, asker, true));
+                return Found::Wait(call.enter(self.clone(), task.clone(), waiter, asker, true));
             }
             _ => {}
         }
-        let (call, work) = Call::begin(self.next_id(), waiter, asker);
-        let ticket = call.ticket(self.clone(), task.clone(), waiter, asker, false);
-        self.0.tasks.spawn(self.clone().make_call(task.clone(), call.id(), work));
+        let (mut call, terms) = Call::new(self.next_id(), waiter, asker);
+        let ticket = call.enter(self.clone(), task.clone(), waiter, asker, false);
+        let made = self.0.tasks.spawn(self.clone().make_call(task.clone(), call.id(), terms));
+        call.made_by(made.abort_handle());
         shard.slots.entry(task.clone()).or_default().calls.push(call);
         Found::Wait(ticket)
     }
@@ -241,32 +242,25 @@ impl Hub {
         (watched.shown().subscribe(), place)
     }
 
-    /// Makes an upstream call, unless all who wait for it leave.
-    async fn make_call(self, task: TaskId, call: u64, work: Work) {
-        let Work { terms, abandoned, outcome } = work;
-        // Also when this is torn down by a panic, nobody may join a call that is dead.
+    /// Makes an upstream call; aborted when all who wait for it have left.
+    async fn make_call(self, task: TaskId, call: u64, terms: Terms) {
+        // Also when this is torn down, nobody may join a call that is dead.
         let cleared = Cleared { hub: &self, task: &task, call };
-        tokio::select! {
-            biased;
-            () = abandoned.cancelled() => {}
-            settled = self.0.upstream.query_task(task.clone(), terms) => {
-                self.settle(&task, call, &settled);
-                outcome.send_replace(Some(settled));
-            }
-        }
-        drop(cleared);
+        let outcome = self.0.upstream.query_task(task.clone(), terms).await;
+        std::mem::forget(cleared);
+        self.settle(&task, call, &outcome);
     }
 
-    /// Remembers what a call brought, and starts the poller that waits for its first answer.
+    /// Remembers what a call brought, starts the poller that waits for its first answer, and tells those who wait.
     fn settle(&self, task: &TaskId, call: u64, outcome: &Outcome) {
-        let shard = &mut *self.shard(task);
-        if let Ok(observation) = outcome {
-            shard.cache.put(task, observation.clone(), Instant::now());
-        }
-        if let Some(slot) = shard.slots.get_mut(task) {
-            slot.calls.retain(|other| other.id() != call);
-            if let (Ok(first), Some(watched)) = (outcome, &mut slot.watched)
-                && !watched.is_polled
+        let settled = {
+            let shard = &mut *self.shard(task);
+            if let Ok(observation) = outcome {
+                shard.cache.put(task, observation.clone(), Instant::now());
+            }
+            let settled = shard.take_call(task, call);
+            if let (Ok(first), Some(slot)) = (outcome, shard.slots.get_mut(task))
+                && let Some(watched) = slot.watched.as_mut().filter(|watched| !watched.is_polled)
             {
                 if first.state().is_done() {
                     watched.show(first.clone());
@@ -278,8 +272,13 @@ impl Hub {
                     self.0.tasks.spawn(poller.run());
                 }
             }
+            shard.clear(task);
+            settled
+        };
+        // Without the lock, as it wakes others up.
+        if let Some(call) = settled {
+            call.settle(outcome);
         }
-        shard.clear(task);
     }
 
     /// Remembers what a poller of whatever replica saw.

@@ -37,6 +37,14 @@ impl Shard {
         self.clear(task);
     }
 
+    /// Takes out a task's call of that number; what is left of its slot is for [`clear`](Self::clear).
+    pub(super) fn take_call(&mut self, task: &TaskId, number: u64) -> Option<Call> {
+        let calls = &mut self.slots.get_mut(task)?.calls;
+        let at = calls.iter().position(|call| call.id() == number)?;
+        // Their order is that of their beginning.
+        Some(calls.remove(at))
+    }
+
     /// Keeps a task's watchers, if they are those of that number and still wanted.
     pub(super) fn keep_watched(
         &mut self,

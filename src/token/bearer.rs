@@ -3,6 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
+use http::HeaderValue;
 use zeroize::Zeroizing;
 
 /// The longest AccessToken that is believed, in bytes (contract 3).
@@ -10,7 +11,7 @@ const MAX_TOKEN_BYTES: usize = 8 * 1024;
 const SCHEME: &str = "Bearer ";
 
 /// An access token, as the value of an `Authorization` header: made once, shared by all calls.
-pub struct Bearer(Bytes);
+pub struct Bearer(HeaderValue);
 
 impl Bearer {
     /// Takes an access token into keeping; `None` if it is none: empty, over 8 KiB, or not of visible ASCII.
@@ -23,19 +24,23 @@ impl Bearer {
         let mut value = Zeroizing::new(Vec::with_capacity(SCHEME.len() + token.len()));
         value.extend_from_slice(SCHEME.as_bytes());
         value.extend_from_slice(token.as_bytes());
-        is_token.then(|| Self(Bytes::from_owner(value)))
+        let value = is_token.then(|| HeaderValue::from_maybe_shared(Bytes::from_owner(value)));
+        let mut value = value?.ok()?;
+        // Also shown by nobody else's Debug.
+        value.set_sensitive(true);
+        Some(Self(value))
     }
 
     /// The header's value; clones share the memory, and the last one wipes it.
     #[must_use]
-    pub fn header_value(&self) -> Bytes {
+    pub fn header_value(&self) -> HeaderValue {
         self.0.clone()
     }
 
     /// Whether a text holds this token, so that the text must not be passed on.
     #[must_use]
     pub fn is_in(&self, text: &str) -> bool {
-        std::str::from_utf8(&self.0[SCHEME.len()..]).is_ok_and(|token| text.contains(token))
+        std::str::from_utf8(&self.0.as_bytes()[SCHEME.len()..]).is_ok_and(|token| text.contains(token))
     }
 }
 
