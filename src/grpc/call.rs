@@ -169,7 +169,10 @@ async fn in_time<T>(
 }
 
 /// Gives a failure in place of a handler that panics, or that outlives its time.
-async fn guard<T>(answer: impl Future<Output = T>, time_is_up: impl Future<Output = ()>) -> Result<T, Failure> {
+async fn guard<T>(
+    answer: impl Future<Output = T>,
+    time_is_up: impl Future<Output = ()>,
+) -> Result<T, Failure> {
     tokio::select! {
         biased;
         // The panic itself is logged by the process's hook.

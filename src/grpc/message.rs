@@ -49,7 +49,8 @@ fn check_encoding(headers: &HeaderMap) -> Result<(), Status> {
         Some(_) => {
             let mut offer = HeaderMap::with_capacity(1);
             offer.insert(GRPC_ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-            let mut status = Status::new(Code::Unimplemented, "The request is compressed, which isn't supported");
+            let mut status =
+                Status::new(Code::Unimplemented, "The request is compressed, which isn't supported");
             *status.metadata_mut() = tonic::metadata::MetadataMap::from_headers(offer);
             Err(status)
         }
@@ -83,7 +84,12 @@ impl Message {
         // Answers are bounded to far below what 32 bits hold: the vendor's are read to 1 MiB at most.
         let length = (shared.len() + usize::from(tail_len)) as u32;
         let [a, b, c, d] = length.to_be_bytes();
-        Self { prefix: [0, a, b, c, d], shared, tail: tail.unwrap_or_default(), left: (PREFIX as u8, tail_len) }
+        Self {
+            prefix: [0, a, b, c, d],
+            shared,
+            tail: tail.unwrap_or_default(),
+            left: (PREFIX as u8, tail_len),
+        }
     }
 }
 

@@ -83,7 +83,9 @@ impl Messages {
             match self.wake().await {
                 Woken::End(failure) => return Some(Err(self.finish(failure))),
                 // The poller lets go of a watch at its deadline too, and may be first.
-                Woken::Shown(Err(_)) if self.arrival.deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
+                Woken::Shown(Err(_))
+                    if self.arrival.deadline.is_some_and(|deadline| deadline <= Instant::now()) =>
+                {
                     return Some(Err(self.finish(Failure::deadline())));
                 }
                 Woken::Shown(Err(failure)) => return Some(Err(self.finish(failure))),

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use foldhash::quality::RandomState;
 use lru::LruCache;
 use tokio::time::Instant;
 
@@ -15,7 +16,7 @@ const ENTRY_OVERHEAD: usize = 2 * TaskId::MAX_BYTES;
 /// Answers in the order in which they came; the oldest give way.
 #[derive(Debug)]
 pub(super) struct Cache {
-    entries: LruCache<TaskId, Entry>,
+    entries: LruCache<TaskId, Entry, RandomState>,
     bytes: usize,
     limits: Limits,
 }
@@ -39,7 +40,7 @@ struct Entry {
 
 impl Cache {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { entries: LruCache::unbounded(), bytes: 0, limits }
+        Self { entries: LruCache::unbounded_with_hasher(RandomState::default()), bytes: 0, limits }
     }
 
     /// What is remembered of a task.

@@ -1,11 +1,12 @@
 //! The hub: every task that somebody wants, the calls under way for it, its poller, and the memory of answers.
 //! Membership changes under one short lock a shard; nothing is awaited under it.
 
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::BuildHasher as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use foldhash::quality::RandomState;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -68,7 +69,7 @@ impl Hub {
         let shard = || Mutex::new(Shard::new(Cache::new(limits)));
         Self(Arc::new(Inner {
             shards: (0..shards).map(|_| shard()).collect(),
-            hasher: RandomState::new(),
+            hasher: RandomState::default(),
             config,
             upstream,
             seams,

@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use foldhash::quality::RandomState;
+
 use super::cache::Cache;
 use super::call::Call;
 use super::watch::Watched;
@@ -12,7 +14,7 @@ use crate::task::TaskId;
 /// The tasks whose ids fall on one lock.
 #[derive(Debug)]
 pub(super) struct Shard {
-    pub(super) slots: HashMap<TaskId, Slot>,
+    pub(super) slots: HashMap<TaskId, Slot, RandomState>,
     pub(super) cache: Cache,
 }
 
@@ -26,7 +28,7 @@ pub(super) struct Slot {
 impl Shard {
     /// A share of which nobody wants anything.
     pub(super) fn new(cache: Cache) -> Self {
-        Self { slots: HashMap::new(), cache }
+        Self { slots: HashMap::default(), cache }
     }
 
     /// Keeps those of a task's calls that are still wanted.

@@ -72,8 +72,7 @@ impl Upstream for ToVendor {
             }
             let raw_status = vendor.state.lock().unwrap().clone();
             let state = State { raw_status, ..State::default() };
-            let answer =
-                Answer::new(state, String::new(), crate::clock::wall_now());
+            let answer = Answer::new(state, String::new(), crate::clock::wall_now());
             Ok(Observation { answer: Arc::new(answer), began })
         })
     }

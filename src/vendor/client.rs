@@ -216,8 +216,7 @@ impl Client {
             let message = Some(read.result_message).filter(|message| !message.is_empty());
             return Err(ExchangeError::ResultCode(refusal(Some(read.result_code), message)));
         }
-        let answer =
-            Answer::new(read.state, read.result_message, clock::wall_now());
+        let answer = Answer::new(read.state, read.result_message, clock::wall_now());
         Ok(Observation { answer: Arc::new(answer), began })
     }
 }

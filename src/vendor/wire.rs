@@ -146,9 +146,12 @@ fn text_of(body: &[u8]) -> Result<&str, Malformed> {
 
 /// A text, or a number as it was written; `None` for `null`.
 fn text(raw: &RawValue) -> Result<Option<String>, serde_json::Error> {
-    match raw.get().as_bytes().first() {
-        Some(b'"') => serde_json::from_str(raw.get()).map(Some),
-        Some(b'-' | b'0'..=b'9') => Ok(Some(raw.get().to_owned())),
+    let quoted = raw.get();
+    match quoted.as_bytes().first() {
+        // What holds no escape is what it says; its quotes were found when it was read.
+        Some(b'"') if !quoted.contains('\\') => Ok(Some(quoted[1..quoted.len() - 1].to_owned())),
+        Some(b'"') => serde_json::from_str(quoted).map(Some),
+        Some(b'-' | b'0'..=b'9') => Ok(Some(quoted.to_owned())),
         Some(b'n') => Ok(None),
         _ => Err(de::Error::custom("text expected")),
     }

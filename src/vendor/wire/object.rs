@@ -21,15 +21,41 @@ macro_rules! object {
                     }
 
                     fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                        /// Compared where it stands: a key of its own for each would cost more than all the rest.
+                        #[expect(non_camel_case_types, reason = "the fields' own names")]
+                        enum Key {
+                            $($field,)+
+                            Unknown,
+                        }
+                        impl<'de> serde::de::Deserialize<'de> for Key {
+                            fn deserialize<D: serde::de::Deserializer<'de>>(key: D) -> Result<Self, D::Error> {
+                                key.deserialize_identifier(Keys)
+                            }
+                        }
+                        struct Keys;
+                        impl serde::de::Visitor<'_> for Keys {
+                            type Value = Key;
+
+                            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                                f.write_str("a key")
+                            }
+
+                            fn visit_str<E>(self, key: &str) -> Result<Key, E> {
+                                Ok(match key {
+                                    $($key => Key::$field,)+
+                                    _ => Key::Unknown,
+                                })
+                            }
+                        }
                         $(let mut $field = None;)+
-                        while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
-                            match &*key {
-                                $($key => {
+                        while let Some(key) = map.next_key()? {
+                            match key {
+                                $(Key::$field => {
                                     if $field.replace(map.next_value()?).is_some() {
                                         return Err(serde::de::Error::duplicate_field($key));
                                     }
                                 })+
-                                _ => {
+                                Key::Unknown => {
                                     map.next_value::<serde::de::IgnoredAny>()?;
                                 }
                             }
