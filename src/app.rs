@@ -15,9 +15,9 @@ use tonic_health::pb::health_server::HealthServer;
 use tower_layer::Layer as _;
 
 use crate::admin::Admin;
-use crate::grpc::{CallLayer, HealthService, TasksService};
+use crate::grpc::{CallLayer, HealthService, Rooms, TasksService};
 use crate::health::Health;
-use crate::limits::{self, Permits};
+use crate::limits::{self, Permits, Room};
 use crate::metrics::Metrics;
 use crate::pb::FILE_DESCRIPTOR_SET;
 use crate::pb::federation_tasks_server::FederationTasksServer;
@@ -68,6 +68,7 @@ pub struct App {
     health: Health,
     metrics: Metrics,
     request_timeout: Duration,
+    rooms: Rooms,
     drain_timeout: Duration,
     shutdown: Shutdown,
 }
@@ -152,6 +153,10 @@ impl App {
             secret_file.map(|(path, secret)| SecretFile::new(path, secret, Arc::clone(&tokens)));
         let routes = routes(&hub, &health, settings.request_timeout, &shutdown)?;
         let (request_timeout, drain_timeout) = (settings.request_timeout, settings.drain_timeout);
+        let rooms = Rooms {
+            in_flight: Room::new(settings.max_in_flight as usize),
+            watches: Room::new(settings.max_watches as usize),
+        };
         Ok(Self {
             server,
             admin,
@@ -163,6 +168,7 @@ impl App {
             health,
             metrics,
             request_timeout,
+            rooms,
             drain_timeout,
             shutdown,
         })
@@ -185,7 +191,7 @@ impl App {
     /// If a part of the gateway ended before it was told to: then this one drains, and another must take over.
     pub async fn run(self) -> Result<(), PartEnded> {
         let Self { server, shutdown, hub, health, drain_timeout, .. } = self;
-        let service = CallLayer::new(self.metrics, self.request_timeout, shutdown.clone());
+        let service = CallLayer::new(self.metrics, self.request_timeout, self.rooms, shutdown.clone());
         // Each of these runs for as long as the process; their owner is this function, which ends them at its end.
         let mut parts = JoinSet::new();
         let stop = Shutdown::new();

@@ -8,7 +8,7 @@ mod service;
 mod status;
 mod watch;
 
-pub use call::{CallLayer, CallService};
+pub use call::{CallLayer, CallService, Rooms};
 pub use health::HealthService;
 pub use service::TasksService;
 pub use status::errors_markdown;

@@ -1,7 +1,10 @@
-//! Permission to ask the vendor: how many tries may be under way, and until when polls are held back. A seam:
-//! a store that replicas share can stand behind [`Permits`]; [`Memory`] is the one for a process by itself.
+//! Limits of the gateway's own. Permission to ask the vendor: how many tries may be under way, and until when polls
+//! are held back. This is a seam: a store that replicas share can stand behind [`Permits`]; [`Memory`] is the one for
+//! a process by itself. And [`Room`]s: how many of something there may be.
 //!
 //! Says nothing about who waits for how long: whoever waits bounds it, and leaves by dropping the future.
+
+mod room;
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,6 +13,8 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
+
+pub use self::room::{Place, Room};
 
 /// Where permission is had.
 pub trait Permits: fmt::Debug + Send + Sync + 'static {

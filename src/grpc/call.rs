@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, Either, Ready, ready as at_once};
 use http::{HeaderMap, Request, Response};
 use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
@@ -22,6 +22,7 @@ use tracing::{Instrument as _, Span};
 use super::service::refuse;
 use super::status;
 use crate::clock::until;
+use crate::limits::{Place, Room};
 use crate::metrics::{Call, Method, Metrics};
 use crate::shutdown::Shutdown;
 use crate::task::failure::Failure;
@@ -86,21 +87,66 @@ fn parse_timeout(text: &str) -> Option<Duration> {
     }
 }
 
+/// How many calls there may be at once.
+#[derive(Clone, Debug)]
+pub struct Rooms {
+    /// QueryTask calls.
+    pub in_flight: Room,
+    /// WatchTask and Health.Watch streams, counted together.
+    pub watches: Room,
+}
+
+impl Rooms {
+    /// Where a call of that method takes a place. What operators look with needs none.
+    fn of(&self, method: Method) -> Option<&Room> {
+        match method {
+            Method::QueryTask => Some(&self.in_flight),
+            Method::WatchTask | Method::HealthWatch => Some(&self.watches),
+            Method::HealthCheck | Method::Reflection | Method::ReflectionAlpha | Method::Unknown => None,
+        }
+    }
+}
+
 /// Wraps the services of a server.
 #[derive(Clone, Debug)]
 pub struct CallLayer {
     metrics: Metrics,
     request_timeout: Duration,
+    rooms: Rooms,
     shutdown: Shutdown,
 }
 
 impl CallLayer {
-    /// A layer that counts calls, bounds what comes before their answer, and answers when the time is up.
+    /// A layer that counts calls, refuses those beyond the limits, bounds what comes before an answer, and answers
+    /// when the time is up.
     #[must_use]
-    pub fn new(metrics: Metrics, request_timeout: Duration, shutdown: Shutdown) -> Self {
-        Self { metrics, request_timeout, shutdown }
+    pub fn new(metrics: Metrics, request_timeout: Duration, rooms: Rooms, shutdown: Shutdown) -> Self {
+        Self { metrics, request_timeout, rooms, shutdown }
+    }
+
+    /// A place for a call, if it needs one; [`Full`] if there is none left.
+    fn enter(&self, method: Method) -> Result<Option<Place>, Full> {
+        let Some(room) = self.rooms.of(method) else { return Ok(None) };
+        let place = room.enter();
+        // In a drain streams end at once, saying why, and that is the better answer.
+        let ends_at_once = || method != Method::QueryTask && self.shutdown.is_draining();
+        if place.is_some() || ends_at_once() {
+            return Ok(place);
+        }
+        let (method, limit) = (method.name(), room.places());
+        if room.is_news(Instant::now()) {
+            tracing::warn!(
+                rpc.method = method,
+                limit,
+                "calls are refused: the limit on their number is reached"
+            );
+        }
+        Err(Full)
     }
 }
+
+/// There is no place left.
+struct Full;
 
 impl<S> Layer<S> for CallLayer {
     type Service = CallService<S>;
@@ -117,6 +163,8 @@ pub struct CallService<S> {
     layer: CallLayer,
 }
 
+type Answered = Result<Response<Body>, Infallible>;
+
 impl<S> Service<Request<Body>> for CallService<S>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
@@ -124,7 +172,7 @@ where
 {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+    type Future = Either<Ready<Answered>, BoxFuture<'static, Answered>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(cx)
@@ -133,6 +181,14 @@ where
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let method = Method::from_path(request.uri().path());
         let meter = self.layer.metrics.call(method);
+        // Before anything is made or read for the call: being refused must cost next to nothing.
+        let place = match self.layer.enter(method) {
+            Ok(place) => place,
+            Err(Full) => {
+                meter.finish(tonic::Code::ResourceExhausted.into());
+                return Either::Left(at_once(Ok(status::no_room())));
+            }
+        };
         let arrival = Arrival::now(request.headers());
         request.extensions_mut().insert(arrival);
         let span = span(method, request.headers());
@@ -146,7 +202,7 @@ where
             let refusal = tokio::select! {
                 biased;
                 answer = answer => match answer {
-                    Ok(Ok(response)) => return Ok(counted(response, method, meter, of_call, &shutdown)),
+                    Ok(Ok(response)) => return Ok(counted(response, method, (meter, place), of_call, &shutdown)),
                     Ok(Err(infallible)) => match infallible {},
                     // The panic itself is logged by the process's hook.
                     Err(_) => Failure::defect(),
@@ -154,9 +210,9 @@ where
                 () = until(bound) => Failure::deadline(),
                 () = time_is_up(method, &shutdown) => Failure::shutting_down(),
             };
-            Ok(counted(refuse(&refusal).into_http(), method, meter, of_call, &shutdown))
+            Ok(counted(refuse(&refusal).into_http(), method, (meter, place), of_call, &shutdown))
         };
-        Box::pin(answered.instrument(span))
+        Either::Right(Box::pin(answered.instrument(span)))
     }
 }
 
@@ -204,13 +260,13 @@ fn span(method: Method, headers: &HeaderMap) -> Span {
 fn counted(
     response: Response<Body>,
     method: Method,
-    meter: Call,
+    (meter, place): (Call, Option<Place>),
     span: Span,
     shutdown: &Shutdown,
 ) -> Response<Body> {
     // A response without a body has its status among its headers.
     let code = response.headers().get(GRPC_STATUS).and_then(code_of);
-    let mut end = End { meter: Some(meter), span };
+    let mut end = End { meter: Some(meter), place, span };
     if let Some(code) = code {
         end.reached(code);
         return response;
@@ -280,6 +336,8 @@ impl http_body::Body for Counted {
 #[derive(Debug)]
 struct End {
     meter: Option<Call>,
+    /// The call's place among those that may be under way, free again at the end.
+    place: Option<Place>,
     span: Span,
 }
 
@@ -291,6 +349,8 @@ impl End {
             self.span.in_scope(|| tracing::debug!(rpc.grpc.status_code = code, seconds, "call ended"));
             meter.finish(code);
         }
+        // Before the caller can see the end, and come again.
+        self.place = None;
     }
 }
 
@@ -306,6 +366,26 @@ impl Drop for End {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn only_calls_that_have_a_limit_are_refused_and_a_drain_says_so_by_itself() {
+        let rooms = Rooms { in_flight: Room::new(1), watches: Room::new(1) };
+        let shutdown = Shutdown::new();
+        let layer = CallLayer::new(Metrics::new(), Duration::from_secs(1), rooms, shutdown.clone());
+        let is_refused = |method| layer.enter(method).is_err();
+        let query = layer.enter(Method::QueryTask).ok().flatten();
+        assert!(query.is_some() && is_refused(Method::QueryTask) && !is_refused(Method::WatchTask));
+        let watch = layer.enter(Method::HealthWatch).ok().flatten();
+        assert!(watch.is_some() && is_refused(Method::WatchTask) && is_refused(Method::HealthWatch));
+        let free = [Method::HealthCheck, Method::Reflection, Method::ReflectionAlpha, Method::Unknown];
+        assert!(!free.into_iter().any(is_refused));
+        shutdown.drain();
+        // Streams end at once, with SHUTTING_DOWN; queries are served to the end, as far as there is room.
+        assert!(!is_refused(Method::WatchTask) && !is_refused(Method::HealthWatch));
+        assert!(is_refused(Method::QueryTask));
+        drop((query, watch));
+        assert!(!is_refused(Method::QueryTask));
+    }
 
     #[test]
     fn timeouts_are_read_as_grpc_writes_them() {

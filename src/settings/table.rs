@@ -208,11 +208,10 @@ pub static SETTINGS: &[Setting] = &[
         .about("0s: the first failure ends it."),
     setting("max-watches", CALLERS, count(1, 10_000_000), "Watch streams at once")
         .default("100000")
-        .about("`WatchTask` and `Health.Watch`.")
-        .supported(Support::None),
+        .about("`WatchTask` and `Health.Watch` together. More are refused at once."),
     setting("max-in-flight", CALLERS, count(1, 10_000_000), "QueryTask calls at once")
         .default("10000")
-        .supported(Support::None),
+        .about("More are refused at once."),
     setting("tls-cert", CALLERS, Kind::Path, "Serve over TLS with this PEM certificate chain")
         .about("With `tls-key`. Read again within 10 s of a change.")
         .supported(Support::None),

@@ -5,6 +5,7 @@ mod drain;
 mod errors;
 mod exchange;
 mod health;
+mod limits;
 mod metrics;
 mod query;
 mod secrets;
