@@ -3,6 +3,7 @@
 
 mod secret_file;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -123,7 +124,6 @@ impl App {
             tenant_space_id: settings.tenant_space_id,
             token_lifetime: settings.token_lifetime,
             max_attempts: settings.max_attempts,
-            turn_timeout: settings.request_timeout,
         };
         let vendor = Vendor::new(config, metrics.clone())?;
         let store = Arc::new(token::store::Memory::new());
@@ -134,7 +134,10 @@ impl App {
             health.clone(),
             metrics.clone(),
         ));
-        let permits: Arc<dyn Permits> = Arc::new(limits::Memory::new(settings.upstream_concurrency as usize));
+        let permits: Arc<dyn Permits> = Arc::new(limits::Memory::new(
+            NonZeroU32::new(settings.upstream_concurrency).expect("settings hold a positive one"),
+            NonZeroU32::new(settings.upstream_rate),
+        ));
         let client = Arc::new(vendor.client(Arc::clone(&tokens), Arc::clone(&permits))?);
         let hub = Hub::new(
             tasks::Config {

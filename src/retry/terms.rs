@@ -20,8 +20,8 @@ pub struct Progress {
     pub trying_since: Option<Instant>,
     /// Whether a try was ever begun.
     pub has_tried: bool,
-    /// Whether it waits for a turn, that is, for a limit of the gateway's own.
-    pub awaits_turn: bool,
+    /// Since when it waits for a turn, that is, for a limit of the gateway's own; `None` if it does not.
+    pub awaits_turn_since: Option<Instant>,
 }
 
 /// The writing end.
@@ -79,14 +79,15 @@ impl Terms {
         }
     }
 
-    /// Says that the work waits for a turn.
-    pub fn awaits_turn(&self) {
-        self.progress.send_modify(|progress| progress.awaits_turn = true);
+    /// Says that the work waits for a turn from now on.
+    pub fn awaits_turn(&self, now: Instant) {
+        self.progress.send_modify(|progress| progress.awaits_turn_since = Some(now));
     }
 
     /// Says that a try begins now.
     pub fn try_begins(&self, now: Instant) {
-        self.progress.send_replace(Progress { trying_since: Some(now), has_tried: true, awaits_turn: false });
+        let progress = Progress { trying_since: Some(now), has_tried: true, awaits_turn_since: None };
+        self.progress.send_replace(progress);
     }
 
     /// Says that the try is over.

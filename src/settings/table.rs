@@ -179,10 +179,16 @@ pub static SETTINGS: &[Setting] = &[
         .about("At most 100."),
     setting("upstream-rate", UPSTREAM, count(0, 1_000_000), "Tries a second, over all calls; 0 for no limit")
         .default("0")
-        .supported(Support::None),
+        .about(
+            "A burst of one second's worth is allowed. A call waits for its turn, in order, at most \
+             `request-timeout`. Polls start at most three quarters of it.",
+        ),
     setting("upstream-concurrency", UPSTREAM, count(1, 1_000_000), "Tries in flight at once")
         .default("256")
-        .supported(Support::None),
+        .about(
+            "A call waits for its turn, in order, at most `request-timeout`. Polls hold at most three quarters \
+             of them.",
+        ),
     setting(
         "token-lifetime",
         UPSTREAM,

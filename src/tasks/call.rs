@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -133,8 +134,10 @@ impl Ticket {
     /// Waits for the call's end, at most to the caller's deadline.
     ///
     /// # Errors
-    /// The call's own, or `DEADLINE`; `GATEWAY_OVERLOADED` if the gateway's own bound went by in waiting for a turn.
+    /// The call's own, or `DEADLINE`; `GATEWAY_OVERLOADED` if the gateway's own bound went by in waiting for a turn,
+    /// whether or not the caller's own deadline is still to come.
     pub(super) async fn wait(mut self, caller: &Caller) -> Outcome {
+        let bound = self.hub.config().request_timeout;
         let settled = async {
             loop {
                 if let Some(outcome) = &*self.outcome.borrow_and_update() {
@@ -150,15 +153,33 @@ impl Ticket {
             biased;
             outcome = settled => outcome,
             () = tokio::time::sleep_until(caller.deadline) => Err(self.too_late(caller)),
+            () = no_turn_within(&self.terms, caller.arrived, bound), if caller.deadline > caller.arrived + bound => {
+                Err(Failure::no_turn())
+            }
         }
     }
 
     fn too_late(&self, caller: &Caller) -> Failure {
         let progress = self.terms.progress();
-        if !caller.is_own_deadline && progress.awaits_turn && !progress.has_tried {
+        if !caller.is_own_deadline && progress.awaits_turn_since.is_some() && !progress.has_tried {
             Failure::no_turn()
         } else {
             Failure::deadline()
+        }
+    }
+}
+
+/// Waits until somebody who came when it was `arrived` has waited for one turn as long as `bound`.
+async fn no_turn_within(terms: &TermSetter, arrived: Instant, bound: Duration) {
+    let mut due = arrived + bound;
+    loop {
+        tokio::time::sleep_until(due).await;
+        let now = Instant::now();
+        // What does not wait now may begin to at any time.
+        let since = terms.progress().awaits_turn_since.map_or(now, |since| since.max(arrived));
+        due = since + bound;
+        if due <= now {
+            return;
         }
     }
 }

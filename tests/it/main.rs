@@ -13,5 +13,6 @@ mod sharing;
 mod support;
 mod tls_upstream;
 mod tokens;
+mod turns;
 mod watch;
 mod watch_faults;
