@@ -188,9 +188,11 @@ mod tests {
         drop((first, second));
         third.await.start();
         assert_eq!(began.elapsed(), Duration::from_secs(1));
-        // Nor does one who might have started.
+        // Nor does one who might have started, and who is the only head until then.
         tokio::time::sleep(Duration::from_secs(1)).await;
-        drop(line.head().now_or_never().expect("one may start"));
+        let head = line.head().now_or_never().expect("one may start");
+        assert!(line.head().now_or_never().is_none());
+        drop(head);
         line.head().now_or_never().expect("one may start still").start();
         assert!(line.head().now_or_never().is_none());
     }

@@ -176,8 +176,7 @@ async fn no_turn_within(terms: &TermSetter, arrived: Instant, bound: Duration) {
         tokio::time::sleep_until(due).await;
         let now = Instant::now();
         // What does not wait now may begin to at any time.
-        let since = terms.progress().awaits_turn_since.map_or(now, |since| since.max(arrived));
-        due = since + bound;
+        due = terms.progress().awaits_turn_since.unwrap_or(now) + bound;
         if due <= now {
             return;
         }
