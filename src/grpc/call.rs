@@ -388,6 +388,16 @@ mod tests {
     }
 
     #[test]
+    fn there_is_room_again_before_a_caller_sees_the_end() {
+        let room = Room::new(1);
+        let meter = Some(Metrics::new().call(Method::QueryTask));
+        let mut end = End { meter, place: room.enter(), span: Span::none() };
+        assert!(room.enter().is_none());
+        end.reached(0);
+        assert!(room.enter().is_some());
+    }
+
+    #[test]
     fn timeouts_are_read_as_grpc_writes_them() {
         let cases = [
             ("1H", Some(Duration::from_secs(3600))),
