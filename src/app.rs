@@ -3,6 +3,7 @@
 
 mod secret_file;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,9 +15,9 @@ use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
 
 use crate::admin::Admin;
-use crate::grpc::{CallService, HealthService, MAX_REQUEST, TasksService};
+use crate::grpc::{CallService, HealthService, MAX_REQUEST, Rooms, TasksService};
 use crate::health::Health;
-use crate::limits::{self, Permits};
+use crate::limits::{self, Permits, Room};
 use crate::metrics::Metrics;
 use crate::pb::FILE_DESCRIPTOR_SET;
 use crate::retry::terms::Terms;
@@ -116,7 +117,6 @@ impl App {
             tenant_space_id: settings.tenant_space_id,
             token_lifetime: settings.token_lifetime,
             max_attempts: settings.max_attempts,
-            turn_timeout: settings.request_timeout,
         };
         let vendor = Vendor::new(config, metrics.clone())?;
         let store = Arc::new(token::store::Memory::new());
@@ -127,7 +127,10 @@ impl App {
             health.clone(),
             metrics.clone(),
         ));
-        let permits: Arc<dyn Permits> = Arc::new(limits::Memory::new(settings.upstream_concurrency as usize));
+        let permits: Arc<dyn Permits> = Arc::new(limits::Memory::new(
+            NonZeroU32::new(settings.upstream_concurrency).expect("settings hold a positive one"),
+            NonZeroU32::new(settings.upstream_rate),
+        ));
         let client = Arc::new(vendor.client(Arc::clone(&tokens), Arc::clone(&permits))?);
         let hub = Hub::new(
             tasks::Config {
@@ -145,8 +148,13 @@ impl App {
         let secret_file =
             secret_file.map(|(path, secret)| SecretFile::new(path, secret, Arc::clone(&tokens)));
         let tasks = TasksService::new(hub.clone(), settings.request_timeout, shutdown.clone());
+        let rooms = Rooms {
+            in_flight: Room::new(settings.max_in_flight as usize),
+            watches: Room::new(settings.max_watches as usize),
+        };
         let others = others(&health)?;
-        let service = CallService::new(tasks, others, metrics, settings.request_timeout, shutdown.clone());
+        let service =
+            CallService::new(tasks, others, rooms, metrics, settings.request_timeout, shutdown.clone());
         Ok(Self {
             server,
             admin,

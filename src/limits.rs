@@ -1,9 +1,14 @@
-//! Permission to ask the vendor: how many tries may be under way, and until when polls are held back. A seam:
-//! a store that replicas share can stand behind [`Permits`]; [`Memory`] is the one for a process by itself.
+//! Limits of the gateway's own. Permission to ask the vendor: how many tries may be under way, how many may start a
+//! second, and until when polls are held back. This is a seam: a store that replicas share can stand behind
+//! [`Permits`]; [`Memory`] is the one for a process by itself. And [`Room`]s: how many of something there may be.
 //!
 //! Says nothing about who waits for how long: whoever waits bounds it, and leaves by dropping the future.
 
+mod rate;
+mod room;
+
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,10 +16,13 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
+use self::rate::Line;
+pub use self::room::{Place, Room};
+
 /// Where permission is had.
 pub trait Permits: fmt::Debug + Send + Sync + 'static {
-    /// Waits, first come first served, until one more try may be under way. A poll's tries have a smaller share,
-    /// so that watches never starve queries.
+    /// Waits, first come first served, until one more try may start. A poll's tries have a smaller share, so that
+    /// watches never starve queries, and none starts while polls are held back.
     fn turn(&self, is_poll: bool) -> BoxFuture<'_, Turn>;
 
     /// Holds back all polls for so long: the vendor's limit is the key's, not a task's.
@@ -35,32 +43,86 @@ pub struct Turn {
 pub struct Memory {
     tries: Arc<Semaphore>,
     polls: Arc<Semaphore>,
+    rate: Option<Rate>,
     held_until: watch::Sender<Option<Instant>>,
 }
 
+/// The lines of those who have a place among the tries under way and may not start yet.
+#[derive(Debug)]
+struct Rate {
+    tries: Line,
+    /// Polls stand here first, and one at a time in the common line, so that no query waits behind many.
+    polls: Line,
+}
+
+/// What polls may have of a limit: three quarters, the quarter that is kept free being rounded down, so that one
+/// place still lets polls through (contract 4).
+fn share_of_polls(limit: u32) -> u32 {
+    limit - limit / 4
+}
+
 impl Memory {
-    /// At most `concurrency` tries under way, of which polls hold at most three quarters (the quarter that is
-    /// kept free is rounded down, so that one place still lets polls through; contract 4).
+    /// At most `concurrency` tries under way, and so many starting a `rate`, if there is one; of both polls have at
+    /// most three quarters.
     #[must_use]
-    pub fn new(concurrency: usize) -> Self {
-        let concurrency = concurrency.min(Semaphore::MAX_PERMITS);
+    pub fn new(concurrency: NonZeroU32, rate: Option<NonZeroU32>) -> Self {
+        let semaphore = |permits: u32| Arc::new(Semaphore::new(Semaphore::MAX_PERMITS.min(permits as usize)));
+        let concurrency = concurrency.get();
+        let rate = rate.map(|rate| {
+            let polls =
+                NonZeroU32::new(share_of_polls(rate.get())).expect("a part of something is something");
+            Rate { tries: Line::new(rate), polls: Line::new(polls) }
+        });
         Self {
-            tries: Arc::new(Semaphore::new(concurrency)),
-            polls: Arc::new(Semaphore::new(concurrency - concurrency / 4)),
+            tries: semaphore(concurrency),
+            polls: semaphore(share_of_polls(concurrency)),
+            rate,
             held_until: watch::Sender::new(None),
         }
     }
+
+    async fn query_turn(&self) -> Turn {
+        let permit = take(&self.tries).await;
+        // The rate comes last: what it gives is for now, and must not lie about while a place is waited for.
+        if let Some(rate) = &self.rate {
+            rate.tries.head().await.start();
+        }
+        Turn { _permits: [permit, None] }
+    }
+
+    async fn poll_turn(&self) -> Turn {
+        loop {
+            self.polls_may_start().await;
+            let poll = take(&self.polls).await;
+            let permit = take(&self.tries).await;
+            let heads = match &self.rate {
+                Some(rate) => {
+                    let of_polls = rate.polls.head().await;
+                    Some([of_polls, rate.tries.head().await])
+                }
+                None => None,
+            };
+            // Polls may have been held back while this one stood in line. Then it leaves, and has used up nothing.
+            if self.held().is_none() {
+                heads.into_iter().flatten().for_each(rate::Head::start);
+                return Turn { _permits: [permit, poll] };
+            }
+        }
+    }
+
+    /// Until when polls are held back, if they are.
+    fn held(&self) -> Option<Instant> {
+        self.held_until.borrow().filter(|until| *until > Instant::now())
+    }
+}
+
+async fn take(permits: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+    Some(Arc::clone(permits).acquire_owned().await.expect("the semaphores are never closed"))
 }
 
 impl Permits for Memory {
     fn turn(&self, is_poll: bool) -> BoxFuture<'_, Turn> {
-        Box::pin(async move {
-            let take = async |permits: &Arc<Semaphore>| {
-                Some(Arc::clone(permits).acquire_owned().await.expect("the semaphores are never closed"))
-            };
-            let poll = if is_poll { take(&self.polls).await } else { None };
-            Turn { _permits: [take(&self.tries).await, poll] }
-        })
+        if is_poll { Box::pin(self.poll_turn()) } else { Box::pin(self.query_turn()) }
     }
 
     fn hold_polls(&self, wait: Duration) -> BoxFuture<'_, ()> {
@@ -76,14 +138,9 @@ impl Permits for Memory {
     }
 
     fn polls_may_start(&self) -> BoxFuture<'_, ()> {
-        let mut held_until = self.held_until.subscribe();
         Box::pin(async move {
-            loop {
-                let held = *held_until.borrow_and_update();
-                match held.filter(|until| *until > Instant::now()) {
-                    None => return,
-                    Some(until) => tokio::time::sleep_until(until).await,
-                }
+            while let Some(until) = self.held() {
+                tokio::time::sleep_until(until).await;
             }
         })
     }
@@ -92,28 +149,43 @@ impl Permits for Memory {
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt as _;
+    use tokio::task::JoinSet;
 
     use super::*;
 
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn permits(concurrency: u32, rate: u32) -> Arc<Memory> {
+        let concurrency = NonZeroU32::new(concurrency).unwrap();
+        Arc::new(Memory::new(concurrency, NonZeroU32::new(rate)))
+    }
+
+    /// Lets everybody who can go on do so.
+    async fn settle() {
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+    }
+
     #[tokio::test]
     async fn polls_leave_a_quarter_to_queries() {
-        let permits = Memory::new(4);
+        let four = permits(4, 0);
         let mut polls = Vec::new();
         for _ in 0..3 {
-            polls.push(permits.turn(true).await);
+            polls.push(four.turn(true).await);
         }
-        assert!(permits.turn(true).now_or_never().is_none());
-        let query = permits.turn(false).now_or_never().expect("the quarter is free");
-        assert!(permits.turn(false).now_or_never().is_none());
+        assert!(four.turn(true).now_or_never().is_none());
+        let query = four.turn(false).now_or_never().expect("the quarter is free");
+        assert!(four.turn(false).now_or_never().is_none());
         drop(query);
-        assert!(permits.turn(false).now_or_never().is_some());
+        assert!(four.turn(false).now_or_never().is_some());
         // With one place there is no quarter to leave.
-        assert!(Memory::new(1).turn(true).now_or_never().is_some());
+        assert!(permits(1, 0).turn(true).now_or_never().is_some());
     }
 
     #[tokio::test(start_paused = true)]
     async fn polls_are_held_until_the_latest_hold_is_over() {
-        let permits = Memory::new(4);
+        let permits = permits(4, 0);
         let start = Instant::now();
         permits.polls_may_start().await;
         assert_eq!(start.elapsed(), Duration::ZERO);
@@ -121,5 +193,129 @@ mod tests {
         permits.hold_polls(Duration::from_secs(3)).await;
         permits.polls_may_start().await;
         assert_eq!(start.elapsed(), Duration::from_secs(7));
+    }
+
+    #[tokio::test]
+    async fn tries_begin_in_the_order_in_which_they_came() {
+        let permits = permits(1, 0);
+        let first = permits.turn(false).await;
+        let (mut waiting, order) = (JoinSet::new(), Arc::new(std::sync::Mutex::new(Vec::new())));
+        for at in 0..10 {
+            let (permits, order) = (Arc::clone(&permits), Arc::clone(&order));
+            waiting.spawn(async move {
+                let turn = permits.turn(at % 3 == 0).await;
+                order.lock().unwrap().push(at);
+                drop(turn);
+            });
+            settle().await;
+        }
+        drop(first);
+        waiting.join_all().await;
+        // Of the polls only one stands in the common line, as there is one place for polls.
+        assert_eq!(*order.lock().unwrap(), [0, 1, 2, 4, 5, 7, 8, 3, 6, 9]);
+    }
+
+    #[tokio::test]
+    async fn who_leaves_the_line_leaves_no_gap() {
+        let permits = permits(1, 0);
+        let first = permits.turn(true).await;
+        let mut leaving = permits.turn(false);
+        assert!((&mut leaving).now_or_never().is_none());
+        let mut next = permits.turn(false);
+        assert!((&mut next).now_or_never().is_none());
+        drop((leaving, first));
+        assert!(next.now_or_never().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn polls_start_three_quarters_of_the_rate_and_queries_have_the_rest() {
+        // Of one a second there is no quarter to leave.
+        for (rate, share) in [(1, 1), (3, 3), (4, 3), (8, 6), (400, 300)] {
+            let permits = permits(1000, rate);
+            let (began, mut polls) = (Instant::now(), 0);
+            while began.elapsed() < 10 * SECOND {
+                drop(permits.turn(true).await);
+                polls += 1;
+            }
+            // A burst, ten seconds, and the one that came too late.
+            assert_eq!(polls, share + 10 * share, "{rate}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn polls_never_starve_a_query() {
+        for rate in [1, 4, 100] {
+            let permits = permits(256, rate);
+            let mut polls = JoinSet::new();
+            for _ in 0..300 {
+                let permits = Arc::clone(&permits);
+                polls.spawn(async move {
+                    loop {
+                        drop(permits.turn(true).await);
+                    }
+                });
+            }
+            tokio::time::sleep(5 * SECOND).await;
+            for _ in 0..20 {
+                let asked = Instant::now();
+                drop(permits.turn(false).await);
+                // Behind one poll at most, and its own period.
+                let bound = SECOND.mul_f64(2.0 / f64::from(rate)) + Duration::from_millis(5);
+                assert!(asked.elapsed() <= bound, "{rate}: {:?}", asked.elapsed());
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_rate_is_used_up_only_by_those_who_start() {
+        let permits = permits(2, 1);
+        drop(permits.turn(false).await);
+        // A second later, two waited for the rate and left, one of either kind; a third takes the place.
+        for is_poll in [true, false] {
+            let mut leaving = permits.turn(is_poll);
+            assert!((&mut leaving).now_or_never().is_none());
+        }
+        let began = Instant::now();
+        drop(permits.turn(true).await);
+        assert_eq!(began.elapsed(), SECOND);
+        // Who waits for a place under way has not used up the rate meanwhile.
+        tokio::time::sleep(SECOND).await;
+        let held = [
+            permits.turn(false).await,
+            permits
+                .tries
+                .clone()
+                .acquire_owned()
+                .await
+                .map(|permit| Turn { _permits: [Some(permit), None] })
+                .unwrap(),
+        ];
+        tokio::time::sleep(SECOND).await;
+        let mut waiting = permits.turn(false);
+        assert!((&mut waiting).now_or_never().is_none());
+        assert!(
+            permits.rate.as_ref().unwrap().tries.head().now_or_never().is_some(),
+            "the rate is untouched"
+        );
+        drop(held);
+        assert!(waiting.now_or_never().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn polls_that_are_held_back_in_line_use_up_nothing() {
+        let permits = permits(8, 1);
+        drop(permits.turn(true).await);
+        let mut poll = permits.turn(true);
+        assert!((&mut poll).now_or_never().is_none());
+        permits.hold_polls(Duration::from_secs(5)).await;
+        let began = Instant::now();
+        tokio::select! {
+            biased;
+            _ = &mut poll => panic!("polls are held back"),
+            () = tokio::time::sleep(2 * SECOND) => {}
+        }
+        assert!(permits.turn(false).now_or_never().is_some(), "nobody has taken what a second gave");
+        drop(poll.await);
+        assert_eq!(began.elapsed(), Duration::from_secs(5));
     }
 }

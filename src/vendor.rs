@@ -40,8 +40,6 @@ pub struct Config {
     pub token_lifetime: Duration,
     /// Tries in all of one upstream call.
     pub max_attempts: u32,
-    /// The longest that one try waits for its turn.
-    pub turn_timeout: Duration,
 }
 
 /// Why the vendor can't be asked.
@@ -102,7 +100,6 @@ impl Vendor {
                 .map(|id| header("tenant-space-id", id))
                 .transpose()?,
             max_attempts: self.config.max_attempts,
-            turn_timeout: self.config.turn_timeout,
             tokens,
             permits,
             metrics: self.metrics,

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, Request};
+use http::HeaderMap;
 use tokio::time::Instant;
 use tonic::Status;
 use tracing::Span;
@@ -34,13 +34,11 @@ pub(super) struct Arrival {
 
 impl Arrival {
     /// Notes what a request's head says.
-    pub(super) fn of<B>(request: &Request<B>) -> Self {
-        let headers = request.headers();
+    pub(super) fn of(method: Method, headers: &HeaderMap) -> Self {
         let at = Instant::now();
         let timeout = headers.get(GRPC_TIMEOUT).map(|value| value.to_str().ok().and_then(parse_timeout));
         // A deadline beyond what the clock holds is none.
         let deadline = timeout.flatten().and_then(|timeout| at.checked_add(timeout));
-        let method = Method::from_path(request.uri().path());
         let trace_id = trace_id(headers);
         let span = tracing::debug_span!(
             "call",

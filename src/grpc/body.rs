@@ -12,6 +12,7 @@ use tonic::body::Body;
 
 use super::arrival::Arrival;
 use super::message::Message;
+use crate::limits::Place;
 use crate::metrics::Call;
 use crate::task::failure::Failure;
 
@@ -34,7 +35,8 @@ pub(super) enum Answer {
 /// A call's body; tells how the call ended.
 pub struct CallBody {
     content: Content,
-    end: End,
+    /// `None` if it was told before.
+    end: Option<End>,
 }
 
 enum Content {
@@ -52,6 +54,11 @@ enum Content {
 }
 
 impl CallBody {
+    /// Nothing, for a call whose end was told before.
+    pub(super) fn none() -> Self {
+        Self { content: Content::None, end: None }
+    }
+
     /// Answers a call; `cut` ends a stream that another service made.
     pub(super) fn answer(
         answer: Result<Answer, Status>,
@@ -66,14 +73,14 @@ impl CallBody {
                 if let Some(code) = response.headers().get(GRPC_STATUS) {
                     end.reached(code_of(code));
                 }
-                return response.map(|body| Self { content: Content::Made { body, cut }, end });
+                return response.map(|body| Self { content: Content::Made { body, cut }, end: Some(end) });
             }
             Err(status) => {
                 end.reached(status.code().into());
-                return status.into_http::<()>().map(|()| Self { content: Content::None, end });
+                return status.into_http::<()>().map(|()| Self::none());
             }
         };
-        let mut response = Response::new(Self { content, end });
+        let mut response = Response::new(Self { content, end: Some(end) });
         response.headers_mut().insert(header::CONTENT_TYPE, GRPC);
         response
     }
@@ -110,16 +117,19 @@ impl http_body::Body for CallBody {
                 }
             },
             Content::Made { body, cut } => {
-                if cut.as_mut().is_some_and(|cut| cut.as_mut().poll(cx).is_ready()) {
+                if let Some(end) = end
+                    && cut.as_mut().is_some_and(|cut| cut.as_mut().poll(cx).is_ready())
+                {
                     let status = end.arrival.refuse(&Failure::shutting_down());
                     *content = Content::None;
                     Some(Ok(Frame::trailers(trailers(status))))
                 } else {
-                    let frame = end.arrival.span().in_scope(|| Pin::new(body).poll_frame(cx));
-                    ready!(frame).map(|frame| frame.map(|frame| frame.map_data(Message::from)))
+                    let frame = ready!(Pin::new(body).poll_frame(cx));
+                    frame.map(|frame| frame.map(|frame| frame.map_data(Message::from)))
                 }
             }
         };
+        let Some(end) = end else { return Poll::Ready(frame) };
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(trailers) = frame.trailers_ref() {
@@ -170,12 +180,14 @@ fn code_of(value: &HeaderValue) -> i32 {
 #[derive(Debug)]
 pub(super) struct End {
     meter: Option<Call>,
+    /// The call's place among those that may be under way, free again at the end.
+    place: Option<Place>,
     arrival: Arrival,
 }
 
 impl End {
-    pub(super) fn new(meter: Call, arrival: Arrival) -> Self {
-        Self { meter: Some(meter), arrival }
+    pub(super) fn new(meter: Call, place: Option<Place>, arrival: Arrival) -> Self {
+        Self { meter: Some(meter), place, arrival }
     }
 
     fn reached(&mut self, code: i32) {
@@ -188,6 +200,8 @@ impl End {
             }
             meter.finish(code);
         }
+        // Before the caller can see the end, and come again.
+        self.place = None;
     }
 }
 
@@ -198,5 +212,22 @@ impl Drop for End {
             span.record("outcome", tracing::field::debug(tonic::Code::Cancelled));
             span.in_scope(|| tracing::debug!("caller left"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::Room;
+    use crate::metrics::{Method, Metrics};
+
+    #[tokio::test]
+    async fn there_is_room_again_before_a_caller_sees_the_end() {
+        let room = Room::new(1);
+        let meter = Metrics::new().call(Method::QueryTask);
+        let mut end = End::new(meter, room.enter(), Arrival::of(Method::QueryTask, &HeaderMap::new()));
+        assert!(room.enter().is_none());
+        end.reached(0);
+        assert!(room.enter().is_some());
     }
 }

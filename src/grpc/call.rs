@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, Either, Ready, ready as at_once};
 use http::{Request, Response};
 use tokio::time::Instant;
 use tonic::Status;
@@ -20,8 +20,9 @@ use tracing::Instrument as _;
 
 use super::arrival::Arrival;
 use super::body::{Answer, CallBody, End};
-use super::message;
+use super::rooms::{Full, Rooms};
 use super::service::TasksService;
+use super::{message, status};
 use crate::clock::until;
 use crate::metrics::{Method, Metrics};
 use crate::shutdown::Shutdown;
@@ -38,23 +39,25 @@ pub struct CallService(Arc<Inner>);
 struct Inner {
     tasks: TasksService,
     others: Routes,
+    rooms: Rooms,
     metrics: Metrics,
     request_timeout: Duration,
     shutdown: Shutdown,
 }
 
 impl CallService {
-    /// `tasks` answers its own two methods, `others` all the rest. A request that does not come to its end is waited
+    /// `tasks` answers its own two methods, `others` all the rest, as far as there is room in `rooms`. A request that does not come to its end is waited
     /// for as long as its answer would be.
     #[must_use]
     pub fn new(
         tasks: TasksService,
         others: Routes,
+        rooms: Rooms,
         metrics: Metrics,
         request_timeout: Duration,
         shutdown: Shutdown,
     ) -> Self {
-        Self(Arc::new(Inner { tasks, others, metrics, request_timeout, shutdown }))
+        Self(Arc::new(Inner { tasks, others, rooms, metrics, request_timeout, shutdown }))
     }
 }
 
@@ -65,7 +68,7 @@ where
 {
     type Response = Response<CallBody>;
     type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Response<CallBody>, Infallible>>;
+    type Future = Either<Ready<Answered>, BoxFuture<'static, Answered>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
@@ -73,15 +76,25 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let inner = Arc::clone(&self.0);
-        let arrival = Arrival::of(&request);
-        let end = End::new(inner.metrics.call(arrival.method), arrival.clone());
+        let method = Method::from_path(request.uri().path());
+        let meter = inner.metrics.call(method);
+        // Before anything is made or read for the call: being refused must cost next to nothing.
+        let place = match inner.rooms.enter(method, inner.shutdown.is_draining()) {
+            Ok(place) => place,
+            Err(Full) => {
+                meter.finish(tonic::Code::ResourceExhausted.into());
+                return Either::Left(at_once(Ok(status::no_room().map(|()| CallBody::none()))));
+            }
+        };
+        let arrival = Arrival::of(method, request.headers());
+        let end = End::new(meter, place, arrival.clone());
         let span = arrival.span().clone();
         // Boxed one by one, so that none is as large as the largest.
-        match arrival.method {
+        Either::Right(match method {
             Method::QueryTask => Box::pin(inner.query_task(request, arrival, end).instrument(span)),
             Method::WatchTask => Box::pin(inner.watch_task(request, arrival, end).instrument(span)),
             _ => Box::pin(inner.other(request, arrival, end).instrument(span)),
-        }
+        })
     }
 }
 

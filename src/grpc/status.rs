@@ -4,8 +4,10 @@
 mod markdown;
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 use std::time::Duration;
 
+use http::{HeaderMap, Response};
 use rand::RngExt as _;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
@@ -25,6 +27,9 @@ const RETRY_LONGEST: Duration = Duration::from_secs(5 * 60);
 /// Waits are longer by up to this share, so that those who failed together don't come back together.
 const RETRY_JITTER: f64 = 0.2;
 
+/// So many waits are told apart where the answer is made in advance: some milliseconds lie between them.
+const NO_ROOM_ANSWERS: usize = 64;
+
 /// The `resultCode`s that stand for more than "the vendor said no" (vendor reference, failCode table).
 const INVALID_PARAMETER: &str = "60101040050";
 const INTERNAL_ERROR: &str = "60101900002";
@@ -35,6 +40,17 @@ pub(super) fn of(failure: &Failure) -> Status {
     let mut details = ErrorDetails::new();
     details.set_error_info(failure.reason.name(), DOMAIN, metadata(failure));
     finish(code, failure, details)
+}
+
+/// What a call beyond a limit of the gateway's own is answered with. It is made in advance, a few times for the jitter:
+/// answers of this kind are due when there is no time to make them.
+pub(super) fn no_room() -> Response<()> {
+    static HEADERS: LazyLock<[HeaderMap; NO_ROOM_ANSWERS]> = LazyLock::new(|| {
+        std::array::from_fn(|_| of(&Failure::no_room()).into_http::<()>().into_parts().0.headers)
+    });
+    let mut response = Response::new(());
+    response.headers_mut().clone_from(&HEADERS[rand::rng().random_range(..NO_ROOM_ANSWERS)]);
+    response
 }
 
 /// A request field that is out of its range: `what` continues a sentence that begins with the field's name.
@@ -191,6 +207,26 @@ mod tests {
         }
         let shutdown = of(&Failure::shutting_down());
         assert!(shutdown.get_error_details().retry_info().unwrap().retry_delay.unwrap() <= RETRY_DEFAULT);
+    }
+
+    #[test]
+    fn answers_made_in_advance_are_like_the_others() {
+        let mut waits = std::collections::BTreeSet::new();
+        for _ in 0..200 {
+            let headers = no_room().into_parts().0.headers;
+            let status = Status::from_header_map(&headers).unwrap();
+            let plain = of(&Failure::no_room());
+            assert_eq!((status.code(), status.message()), (plain.code(), plain.message()));
+            let details = status.get_error_details();
+            let info = details.error_info().unwrap();
+            assert_eq!((&*info.domain, &*info.reason), (DOMAIN, "GATEWAY_OVERLOADED"));
+            let wait = details.retry_info().unwrap().retry_delay.unwrap();
+            assert!((1.0..=1.2).contains(&wait.as_secs_f64()), "{wait:?}");
+            assert_eq!(headers[PUSHBACK], wait.as_millis().to_string());
+            assert_eq!(headers[http::header::CONTENT_TYPE], "application/grpc");
+            waits.insert(wait);
+        }
+        assert!(waits.len() > 10, "{waits:?}");
     }
 
     #[test]

@@ -22,8 +22,8 @@ pub struct Progress {
     pub trying_since: Option<Instant>,
     /// Whether a try was ever begun.
     pub has_tried: bool,
-    /// Whether it waits for a turn, that is, for a limit of the gateway's own.
-    pub awaits_turn: bool,
+    /// Since when it waits for a turn, that is, for a limit of the gateway's own; `None` if it does not.
+    pub awaits_turn_since: Option<Instant>,
 }
 
 /// What both ends share.
@@ -116,15 +116,15 @@ impl Terms {
         }
     }
 
-    /// Says that the work waits for a turn.
-    pub fn awaits_turn(&self) {
-        self.shared.state().progress.awaits_turn = true;
+    /// Says that the work waits for a turn from now on.
+    pub fn awaits_turn(&self, now: Instant) {
+        self.shared.state().progress.awaits_turn_since = Some(now);
     }
 
     /// Says that a try begins now.
     pub fn try_begins(&self, now: Instant) {
         self.shared.state().progress =
-            Progress { trying_since: Some(now), has_tried: true, awaits_turn: false };
+            Progress { trying_since: Some(now), has_tried: true, awaits_turn_since: None };
     }
 
     /// Says that the try is over.

@@ -179,10 +179,16 @@ pub static SETTINGS: &[Setting] = &[
         .about("At most 100."),
     setting("upstream-rate", UPSTREAM, count(0, 1_000_000), "Tries a second, over all calls; 0 for no limit")
         .default("0")
-        .supported(Support::None),
+        .about(
+            "A burst of one second's worth is allowed. A call waits for its turn, in order, at most \
+             `request-timeout`. Polls start at most three quarters of it.",
+        ),
     setting("upstream-concurrency", UPSTREAM, count(1, 1_000_000), "Tries in flight at once")
         .default("256")
-        .supported(Support::None),
+        .about(
+            "A call waits for its turn, in order, at most `request-timeout`. Polls hold at most three quarters \
+             of them.",
+        ),
     setting(
         "token-lifetime",
         UPSTREAM,
@@ -208,11 +214,10 @@ pub static SETTINGS: &[Setting] = &[
         .about("0s: the first failure ends it."),
     setting("max-watches", CALLERS, count(1, 10_000_000), "Watch streams at once")
         .default("100000")
-        .about("`WatchTask` and `Health.Watch`.")
-        .supported(Support::None),
+        .about("`WatchTask` and `Health.Watch` together. More are refused at once."),
     setting("max-in-flight", CALLERS, count(1, 10_000_000), "QueryTask calls at once")
         .default("10000")
-        .supported(Support::None),
+        .about("More are refused at once."),
     setting("tls-cert", CALLERS, Kind::Path, "Serve over TLS with this PEM certificate chain")
         .about("With `tls-key`. Read again within 10 s of a change.")
         .supported(Support::None),

@@ -419,10 +419,6 @@ fn what_must_be_positive() {
 #[test]
 fn what_is_still_to_come_is_refused_by_name() {
     let refused = [
-        ("upstream-rate", "5"),
-        ("upstream-concurrency", "5"),
-        ("max-watches", "5"),
-        ("max-in-flight", "5"),
         ("tls-cert", "/c"),
         ("tls-key", "/k"),
         ("tls-client-ca", "/a"),
@@ -444,12 +440,7 @@ fn what_is_still_to_come_is_refused_by_name() {
         let problems = bad(&[&format!("--{name}"), ""], &[]);
         assert!(problems.len() == 1 && !problems[0].contains("not supported"), "{problems:?}");
     }
-    for (flag, default) in [
-        ("--upstream-rate", "0"),
-        ("--store", "memory"),
-        ("--store-timeout", "0.25s"),
-        ("--max-watches", "100000"),
-    ] {
+    for (flag, default) in [("--store", "memory"), ("--store-timeout", "0.25s")] {
         good(&[flag, default], &[]);
     }
     let problems = bad(&["--listen", "127.0.0.1:1,unix:/run/g.sock"], &[]);

@@ -196,6 +196,13 @@ impl Failure {
         Self::new(Reason::GatewayOverloaded, detail)
     }
 
+    /// As many calls of its kind as the gateway takes are under way.
+    #[must_use]
+    pub fn no_room() -> Self {
+        let detail = "the gateway has as many calls of this kind under way as it takes; call again later";
+        Self::new(Reason::GatewayOverloaded, detail)
+    }
+
     /// The gateway takes nothing new, or could not finish.
     #[must_use]
     pub fn shutting_down() -> Self {

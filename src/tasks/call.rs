@@ -2,6 +2,7 @@
 //! the last one is gone.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
@@ -126,8 +127,10 @@ impl Ticket {
     /// Waits for the call's end, at most to the caller's deadline.
     ///
     /// # Errors
-    /// The call's own, or `DEADLINE`; `GATEWAY_OVERLOADED` if the gateway's own bound went by in waiting for a turn.
+    /// The call's own, or `DEADLINE`; `GATEWAY_OVERLOADED` if the gateway's own bound went by in waiting for a turn,
+    /// whether or not the caller's own deadline is still to come.
     pub(super) async fn wait(mut self, caller: &Caller) -> Outcome {
+        let bound = self.hub.config().request_timeout;
         let settled = async {
             let outcome = self.outcome.as_mut().expect("it is waited for once").await;
             // The call is over, and out of the hub: there is nothing to leave.
@@ -139,15 +142,32 @@ impl Ticket {
             biased;
             outcome = settled => outcome,
             () = tokio::time::sleep_until(caller.deadline) => Err(self.too_late(caller)),
+            () = no_turn_within(&self.terms, caller.arrived, bound), if caller.deadline > caller.arrived + bound => {
+                Err(Failure::no_turn())
+            }
         }
     }
 
     fn too_late(&self, caller: &Caller) -> Failure {
         let progress = self.terms.progress();
-        if !caller.is_own_deadline && progress.awaits_turn && !progress.has_tried {
+        if !caller.is_own_deadline && progress.awaits_turn_since.is_some() && !progress.has_tried {
             Failure::no_turn()
         } else {
             Failure::deadline()
+        }
+    }
+}
+
+/// Waits until somebody who came when it was `arrived` has waited for one turn as long as `bound`.
+async fn no_turn_within(terms: &TermSetter, arrived: Instant, bound: Duration) {
+    let mut due = arrived + bound;
+    loop {
+        tokio::time::sleep_until(due).await;
+        let now = Instant::now();
+        // What does not wait now may begin to at any time.
+        due = terms.progress().awaits_turn_since.unwrap_or(now) + bound;
+        if due <= now {
+            return;
         }
     }
 }

@@ -305,6 +305,10 @@ impl Hub {
         self.shard(task).keep_watched(task, watched, |_| false);
     }
 
+    pub(super) fn config(&self) -> &Config {
+        &self.0.config
+    }
+
     pub(super) fn seams(&self) -> &Seams {
         &self.0.seams
     }

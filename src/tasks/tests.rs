@@ -242,7 +242,7 @@ async fn the_gateways_own_bound_tells_a_turn_that_never_came() {
     struct Crowded;
     impl Upstream for Crowded {
         fn query_task(&self, _: TaskId, terms: Terms) -> BoxFuture<'static, Result<Observation, Failure>> {
-            terms.awaits_turn();
+            terms.awaits_turn(Instant::now());
             Box::pin(std::future::pending())
         }
         fn polls_may_start(&self) -> BoxFuture<'_, ()> {
@@ -250,10 +250,27 @@ async fn the_gateways_own_bound_tells_a_turn_that_never_came() {
         }
     }
     let hub = Hub::new(CONFIG, Arc::new(Crowded), Seams::in_memory(), Metrics::new());
-    for (is_own_deadline, reason) in [(true, Reason::Deadline), (false, Reason::GatewayOverloaded)] {
-        let caller = Caller { is_own_deadline, ..caller(5) };
-        assert_eq!(hub.query(&id(), Freshness::Shared, caller).await.unwrap_err().reason, reason);
+    // The hub's bound is 30 s. Each waits for the turn by itself, whoever began the call that it joins.
+    let cases = [
+        (false, 30, 30, Reason::GatewayOverloaded),
+        (true, 5, 5, Reason::Deadline),
+        (true, 30, 30, Reason::Deadline),
+        (true, 300, 30, Reason::GatewayOverloaded),
+    ];
+    let mut waiting = JoinSet::new();
+    for (after, (is_own_deadline, secs, waits, reason)) in
+        [0, 20, 25].into_iter().cycle().zip(cases.repeat(3))
+    {
+        let hub = hub.clone();
+        waiting.spawn(async move {
+            tokio::time::sleep(Duration::from_secs(after)).await;
+            let caller = Caller { is_own_deadline, ..caller(secs) };
+            let failure = hub.query(&id(), Freshness::Shared, caller).await.unwrap_err();
+            assert_eq!((failure.reason, caller.arrived.elapsed().as_secs()), (reason, waits));
+        });
     }
+    waiting.join_all().await;
+    assert!(hub.is_idle());
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,7 +3,6 @@
 
 use std::error::Error;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -36,7 +35,6 @@ pub struct Client {
     /// The headers that all requests have in common.
     headers: HeaderMap,
     max_attempts: u32,
-    turn_timeout: Duration,
     tokens: Arc<Tokens>,
     permits: Arc<dyn Permits>,
     budget: Budget,
@@ -50,7 +48,6 @@ pub(super) struct Parts {
     pub(super) app_key: HeaderValue,
     pub(super) tenant_space_id: Option<HeaderValue>,
     pub(super) max_attempts: u32,
-    pub(super) turn_timeout: Duration,
     pub(super) tokens: Arc<Tokens>,
     pub(super) permits: Arc<dyn Permits>,
     pub(super) metrics: Metrics,
@@ -62,18 +59,8 @@ impl Client {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(X_APP_KEY, parts.app_key);
         headers.extend(parts.tenant_space_id.map(|id| (X_TENANT_SPACE_ID, id)));
-        let Parts { url, max_attempts, turn_timeout, tokens, permits, metrics, .. } = parts;
-        Self {
-            http,
-            url,
-            headers,
-            max_attempts,
-            turn_timeout,
-            tokens,
-            permits,
-            budget: Budget::new(),
-            metrics,
-        }
+        let Parts { url, max_attempts, tokens, permits, metrics, .. } = parts;
+        Self { http, url, headers, max_attempts, tokens, permits, budget: Budget::new(), metrics }
     }
 
     /// One upstream call: as many tries as its rules and `terms` allow.
@@ -88,7 +75,7 @@ impl Client {
         loop {
             let held = self.tokens.get(&mut terms).await?;
             // A try that waits for its turn may outlive its token; a 401 on an older one costs only a retry.
-            let turn = self.turn(&terms).await?;
+            let turn = self.turn(&terms).await;
             let error = match self.try_once(task, &held, &terms, turn).await {
                 Ok(observation) => {
                     if after_401 {
@@ -156,39 +143,25 @@ impl Client {
         outcome
     }
 
-    /// Waits for a turn, at most for `turn_timeout`; on whose behalf may change while it waits.
-    async fn turn(&self, terms: &Terms) -> Result<Turn, Failure> {
+    /// Waits for a turn; on whose behalf may change while it waits, and with that the line. For how long is for
+    /// whoever waits to watch.
+    async fn turn(&self, terms: &Terms) -> Turn {
         // Mostly there is one, and nothing to wait for.
         if !terms.now().is_poll
             && let Some(turn) = self.permits.turn(false).now_or_never()
         {
-            return Ok(turn);
+            return turn;
         }
         let mut terms = terms.clone();
-        terms.awaits_turn();
-        let take = async {
-            loop {
-                let is_poll = terms.now().is_poll;
-                let turn = async {
-                    loop {
-                        if is_poll {
-                            self.permits.polls_may_start().await;
-                        }
-                        let turn = self.permits.turn(is_poll).await;
-                        // Polls may have been held back while this one stood in line.
-                        if !is_poll || self.permits.polls_may_start().now_or_never().is_some() {
-                            return turn;
-                        }
-                    }
-                };
-                tokio::select! {
-                    biased;
-                    turn = turn => return turn,
-                    () = changed_to(&mut terms, !is_poll) => {}
-                }
+        terms.awaits_turn(Instant::now());
+        loop {
+            let is_poll = terms.now().is_poll;
+            tokio::select! {
+                biased;
+                turn = self.permits.turn(is_poll) => return turn,
+                () = changed_to(&mut terms, !is_poll) => {}
             }
-        };
-        tokio::time::timeout(self.turn_timeout, take).await.map_err(|_| Failure::no_turn())
+        }
     }
 
     async fn exchange(

@@ -57,6 +57,7 @@ struct Shared {
     seen: Mutex<Vec<Seen>>,
     connections: AtomicUsize,
     under_way: AtomicUsize,
+    most_under_way: AtomicUsize,
 }
 
 struct Script {
@@ -99,6 +100,7 @@ impl Vendor {
             seen: Mutex::default(),
             connections: AtomicUsize::new(0),
             under_way: AtomicUsize::new(0),
+            most_under_way: AtomicUsize::new(0),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let addr = listener.local_addr().expect("it is bound");
@@ -175,13 +177,25 @@ impl Vendor {
     pub(crate) fn under_way(&self) -> usize {
         self.shared.under_way.load(Ordering::SeqCst)
     }
+
+    /// The most queryTask requests that were ever under way at once.
+    pub(crate) fn most_under_way(&self) -> usize {
+        self.shared.most_under_way.load(Ordering::SeqCst)
+    }
+
+    /// The tasks that were asked for, in their order.
+    pub(crate) fn asked_for(&self) -> Vec<String> {
+        self.seen().iter().filter(|seen| seen.path == QUERY_PATH).map(Seen::task).collect()
+    }
 }
 
 struct UnderWay<'a>(&'a AtomicUsize);
 
 impl<'a> UnderWay<'a> {
-    fn enter(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::SeqCst);
+    fn enter(shared: &'a Shared) -> Self {
+        let count = &shared.under_way;
+        let now = count.fetch_add(1, Ordering::SeqCst) + 1;
+        shared.most_under_way.fetch_max(now, Ordering::SeqCst);
         Self(count)
     }
 }
@@ -201,7 +215,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, shared: &Shared
             TOKEN_PATH => &shared.login,
             _ => panic!("an unknown path was asked: {}", seen.path),
         };
-        let _under_way = (seen.path == QUERY_PATH).then(|| UnderWay::enter(&shared.under_way));
+        let _under_way = (seen.path == QUERY_PATH).then(|| UnderWay::enter(shared));
         lock(&shared.seen).push(seen.clone());
         let answer = lock(script).answer(&seen);
         if let Some(gate) = &answer.gate {

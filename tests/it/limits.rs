@@ -1,0 +1,168 @@
+//! `max-in-flight` and `max-watches`: what is refused, how, and when there is room again.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use federation_gateway::pb::WatchReason;
+use federation_gateway::settings::QUERY_PATH;
+use futures_util::stream;
+use http_body::Frame;
+use http_body_util::StreamBody;
+use tokio::task::JoinSet;
+use tonic::body::Body;
+use tonic::{Code, Request, Streaming};
+use tonic_health::pb::health_client::HealthClient;
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+use tower_service::Service as _;
+
+use crate::support::{
+    Answer, Caller, Gate, Gateway, LONG, Told, Vendor, done, eventually, query, soon, told, watch,
+};
+
+const QUERIES: &str =
+    r#"grpc_method="QueryTask",grpc_service="federation.v1.FederationTasks",grpc_type="unary""#;
+const POLL_MIN: Option<Duration> = Some(Duration::from_millis(50));
+
+fn assert_overloaded(told: &Told) {
+    assert_eq!((told.code, &*told.reason), (Code::ResourceExhausted, "GATEWAY_OVERLOADED"), "{}", told.text);
+    assert_eq!(told.domain, "federation.v1");
+    let wait = told.retry.expect("it says when to come back");
+    assert!((1.0..=1.2).contains(&wait.as_secs_f64()), "{wait:?}");
+    assert_eq!(told.pushback_ms.map(u128::from), Some(wait.as_millis()));
+}
+
+/// Why a query that is refused in any case is refused: its field, if there is room for it.
+async fn reason(caller: &Caller) -> String {
+    caller.refused(query("")).await.reason
+}
+
+fn health(caller: &Caller) -> HealthClient<crate::support::Connection> {
+    HealthClient::with_origin(caller.connection(), caller.origin())
+}
+
+async fn watch_health(caller: &Caller) -> Result<Streaming<HealthCheckResponse>, Told> {
+    let request = HealthCheckRequest { service: String::new() };
+    let answer = soon("a health watch", health(caller).watch(request)).await;
+    answer.map(tonic::Response::into_inner).map_err(|status| told(&status))
+}
+
+#[tokio::test]
+async fn queries_over_max_in_flight_are_refused_at_once() {
+    let vendor = Vendor::start().await;
+    let gate = Gate::shut();
+    let held = gate.clone();
+    vendor.on_query(move |_, _| Answer::doing("").held(&held));
+    let gateway = Gateway::start(&vendor, &["--max-in-flight=2"]).await;
+    let caller = gateway.caller().await;
+    let mut calls = JoinSet::new();
+    for id in ["1", "2"] {
+        let caller = caller.clone();
+        calls.spawn(async move { caller.query(query(id)).await });
+    }
+    eventually("both are under way", async || vendor.under_way() == 2).await;
+    // Also one that would join a call that is under way, and one over another connection.
+    for (caller, id) in [(&caller, "1"), (&gateway.caller().await, "3")] {
+        assert_overloaded(&caller.refused(query(id)).await);
+    }
+    // Nobody waits for the request of a call that is refused.
+    let body = StreamBody::new(stream::pending::<Result<Frame<Bytes>, tonic::Status>>());
+    let unended = http::Request::post(format!("{}federation.v1.FederationTasks/QueryTask", caller.origin()))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(Body::new(body))
+        .unwrap();
+    let refused = soon("a refusal", caller.connection().call(unended)).await.unwrap();
+    assert_eq!((refused.status().as_u16(), &refused.headers()["grpc-status"]), (200, &"8".parse().unwrap()));
+    // Health and watches have room of their own.
+    let check = HealthCheckRequest { service: String::new() };
+    soon("a check", health(&caller).check(check)).await.unwrap();
+    assert_eq!(told(&caller.watch(watch("", None)).await.unwrap_err()).reason, "INVALID_FIELD");
+    assert_eq!(vendor.queries(), 2);
+    assert_eq!(gateway.metric(&format!("grpc_server_started_total{{{QUERIES}}}")).await, 5.0);
+    let refused = format!(r#"grpc_server_handled_total{{grpc_code="ResourceExhausted",{QUERIES}}}"#);
+    assert_eq!(gateway.metric(&refused).await, 3.0);
+    gate.open();
+    for call in calls.join_all().await {
+        call.unwrap();
+    }
+    for _ in 0..5 {
+        caller.query(query("4")).await.unwrap();
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_query_makes_room_however_it_ends() {
+    let vendor = Vendor::start().await;
+    let gate = Gate::shut();
+    let held = gate.clone();
+    vendor.on_query(move |_, _| Answer::doing("").held(&held));
+    let gateway = Gateway::start(&vendor, &["--max-in-flight=1"]).await;
+    let (caller, other) = (gateway.caller().await, gateway.caller().await);
+    let holds = async |caller: &Caller, timeout| {
+        let (caller, mut call) = (caller.clone(), JoinSet::new());
+        call.spawn(async move {
+            let mut request = Request::new(query("7"));
+            request.set_timeout(timeout);
+            caller.query(request).await
+        });
+        eventually("it is under way", async || vendor.under_way() == 1).await;
+        assert_eq!(reason(&other).await, "GATEWAY_OVERLOADED");
+        call
+    };
+    // At its deadline.
+    let mut call = holds(&caller, Duration::from_secs(1)).await;
+    let ended = soon("the deadline", call.join_next()).await.unwrap().unwrap();
+    assert_eq!(told(&ended.unwrap_err()).reason, "DEADLINE");
+    assert_eq!(reason(&caller).await, "INVALID_FIELD");
+    // When it is cancelled.
+    drop(holds(&caller, LONG).await);
+    eventually("there is room", async || reason(&other).await == "INVALID_FIELD").await;
+    // When its connection breaks.
+    let _call = holds(&caller, LONG).await;
+    caller.cut();
+    eventually("there is room", async || reason(&other).await == "INVALID_FIELD").await;
+    // When it fails, and when it is answered.
+    vendor.first([Answer::status(403)]);
+    assert_eq!(other.refused(query("7")).await.reason, "UPSTREAM_FORBIDDEN");
+    assert_eq!(reason(&other).await, "INVALID_FIELD");
+    gate.open();
+    other.query(query("7")).await.unwrap();
+    assert_eq!(reason(&other).await, "INVALID_FIELD");
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn watches_of_both_kinds_share_max_watches() {
+    let vendor = Vendor::start().await;
+    let gateway = Gateway::start(&vendor, &["--max-watches=2", "--poll-min=50ms"]).await;
+    let (caller, vanishing) = (gateway.caller().await, gateway.caller().await);
+    let why = async || told(&caller.watch(watch("", None)).await.unwrap_err()).reason;
+    let mut ending = caller.watch(watch("1", POLL_MIN)).await.unwrap();
+    let mut of_health = watch_health(&vanishing).await.unwrap();
+    soon("a status", of_health.message()).await.unwrap();
+    assert_overloaded(&told(&caller.watch(watch("2", POLL_MIN)).await.unwrap_err()));
+    assert_overloaded(&watch_health(&caller).await.unwrap_err());
+    assert!(vendor.seen().iter().all(|seen| seen.path != QUERY_PATH || seen.task() == "1"));
+    // Neither queries nor checks are of their kind.
+    caller.query(query("3")).await.unwrap();
+    let check = HealthCheckRequest { service: String::new() };
+    soon("a check", health(&caller).check(check)).await.unwrap();
+    // One of them vanishes, and another takes its place.
+    vanishing.cut();
+    eventually("there is room", async || why().await == "INVALID_FIELD").await;
+    let cancelled = caller.watch(watch("2", POLL_MIN)).await.unwrap();
+    assert_eq!(why().await, "GATEWAY_OVERLOADED");
+    drop(cancelled);
+    eventually("there is room", async || why().await == "INVALID_FIELD").await;
+    let mut of_health = watch_health(&caller).await.unwrap();
+    soon("a status", of_health.message()).await.unwrap();
+    assert_eq!(why().await, "GATEWAY_OVERLOADED");
+    // A watch that ends by itself makes room before its caller knows.
+    vendor.on_query(|_, _| done());
+    ending.next().await;
+    assert_eq!(ending.next().await.0, WatchReason::Changed);
+    assert_eq!(ending.message().await.unwrap(), None);
+    assert_eq!(why().await, "INVALID_FIELD");
+    gateway.stop().await;
+}
