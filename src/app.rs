@@ -228,6 +228,7 @@ impl App {
         if tokio::time::timeout_at(began + last_call, &mut finished).await.is_err() {
             tracing::warn!("calls are unfinished at the end of the drain");
             shutdown.end();
+            hub.end();
             if tokio::time::timeout_at(began + drain_timeout, &mut finished).await.is_err() {
                 tracing::warn!("connections are cut");
             }

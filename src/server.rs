@@ -12,8 +12,8 @@ use std::io;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
+use hyper::service::Service;
 use tokio::task::{JoinError, JoinSet};
-use tower_service::Service;
 
 use crate::net::Listener;
 use crate::shutdown::Shutdown;
@@ -57,8 +57,10 @@ impl Server {
     /// connection is gone. Connections that outlast [`Shutdown::ended`] are cut.
     pub async fn run<S, B>(self, service: S, shutdown: Shutdown)
     where
-        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
-        S::Future: Send,
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
+            + Clone
+            + Send
+            + 'static,
         B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
     {
         let mut loops = JoinSet::new();
@@ -74,8 +76,10 @@ impl Server {
 
 async fn take_connections<S, B>(mut listener: Listener, service: S, shutdown: Shutdown)
 where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + 'static,
     B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
 {
     let mut connections = JoinSet::new();

@@ -26,7 +26,8 @@ pub(super) struct Arrival {
     /// The caller's own.
     pub(super) deadline: Option<Instant>,
     is_readable: bool,
-    trace_id: Option<TraceId>,
+    /// Few have one.
+    trace_id: Option<Box<TraceId>>,
     task: Option<TaskId>,
     /// Enabled where somebody reads debug messages; whoever is refused gets one of his own.
     span: Span,
@@ -45,7 +46,7 @@ impl Arrival {
             rpc.method = method.name(),
             task.id = tracing::field::Empty,
             outcome = tracing::field::Empty,
-            trace_id = trace_id.map(tracing::field::display)
+            trace_id = trace_id.as_ref().map(tracing::field::display)
         );
         let is_readable = !matches!(timeout, Some(None));
         Self { method, at, deadline, is_readable, trace_id, task: None, span }
@@ -79,7 +80,7 @@ impl Arrival {
                 "call",
                 rpc.method = self.method.name(),
                 task.id = self.task.as_ref().map(TaskId::as_str),
-                trace_id = self.trace_id.map(tracing::field::display)
+                trace_id = self.trace_id.as_ref().map(tracing::field::display)
             )
         } else {
             self.span.clone()
@@ -89,9 +90,9 @@ impl Arrival {
     }
 }
 
-fn trace_id(headers: &HeaderMap) -> Option<TraceId> {
+fn trace_id(headers: &HeaderMap) -> Option<Box<TraceId>> {
     let value = headers.get(TRACEPARENT)?;
-    TraceParent::parse(value.to_str().ok()?).map(|trace| trace.trace_id)
+    TraceParent::parse(value.to_str().ok()?).map(|trace| Box::new(trace.trace_id))
 }
 
 fn log(failure: &Failure) {

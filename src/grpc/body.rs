@@ -9,12 +9,11 @@ use http::{HeaderMap, HeaderValue, Response, header};
 use http_body::{Frame, SizeHint};
 use tonic::Status;
 use tonic::body::Body;
+use tracing::Span;
 
-use super::arrival::Arrival;
 use super::message::Message;
 use crate::limits::Place;
 use crate::metrics::Call;
-use crate::task::failure::Failure;
 
 pub(super) const GRPC_STATUS: &str = "grpc-status";
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
@@ -48,8 +47,8 @@ enum Content {
     Trailers(HeaderMap),
     Made {
         body: Body,
-        /// When the stream is ended for its caller.
-        cut: Option<BoxFuture<'static, ()>>,
+        /// Ends the stream for its caller, and says why.
+        cut: Option<BoxFuture<'static, Status>>,
     },
 }
 
@@ -63,7 +62,7 @@ impl CallBody {
     pub(super) fn answer(
         answer: Result<Answer, Status>,
         mut end: End,
-        cut: Option<BoxFuture<'static, ()>>,
+        cut: Option<BoxFuture<'static, Status>>,
     ) -> Response<Self> {
         let content = match answer {
             Ok(Answer::Message(message)) => Content::Message(message),
@@ -117,10 +116,7 @@ impl http_body::Body for CallBody {
                 }
             },
             Content::Made { body, cut } => {
-                if let Some(end) = end
-                    && cut.as_mut().is_some_and(|cut| cut.as_mut().poll(cx).is_ready())
-                {
-                    let status = end.arrival.refuse(&Failure::shutting_down());
+                if let Some(Poll::Ready(status)) = cut.as_mut().map(|cut| cut.as_mut().poll(cx)) {
                     *content = Content::None;
                     Some(Ok(Frame::trailers(trailers(status))))
                 } else {
@@ -182,17 +178,17 @@ pub(super) struct End {
     meter: Option<Call>,
     /// The call's place among those that may be under way, free again at the end.
     place: Option<Place>,
-    arrival: Arrival,
+    span: Span,
 }
 
 impl End {
-    pub(super) fn new(meter: Call, place: Option<Place>, arrival: Arrival) -> Self {
-        Self { meter: Some(meter), place, arrival }
+    pub(super) fn new(meter: Call, place: Option<Place>, span: Span) -> Self {
+        Self { meter: Some(meter), place, span }
     }
 
     fn reached(&mut self, code: i32) {
         if let Some(meter) = self.meter.take() {
-            let span = self.arrival.span();
+            let span = &self.span;
             if !span.is_disabled() {
                 let seconds = meter.began().elapsed().as_secs_f64();
                 span.record("outcome", tracing::field::debug(tonic::Code::from_i32(code)));
@@ -208,9 +204,8 @@ impl End {
 impl Drop for End {
     fn drop(&mut self) {
         if self.meter.is_some() {
-            let span = self.arrival.span();
-            span.record("outcome", tracing::field::debug(tonic::Code::Cancelled));
-            span.in_scope(|| tracing::debug!("caller left"));
+            self.span.record("outcome", tracing::field::debug(tonic::Code::Cancelled));
+            self.span.in_scope(|| tracing::debug!("caller left"));
         }
     }
 }
@@ -225,7 +220,7 @@ mod tests {
     async fn there_is_room_again_before_a_caller_sees_the_end() {
         let room = Room::new(1);
         let meter = Metrics::new().call(Method::QueryTask);
-        let mut end = End::new(meter, room.enter(), Arrival::of(Method::QueryTask, &HeaderMap::new()));
+        let mut end = End::new(meter, room.enter(), Span::none());
         assert!(room.enter().is_none());
         end.reached(0);
         assert!(room.enter().is_some());

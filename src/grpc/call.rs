@@ -4,25 +4,24 @@
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Either, Ready, ready as at_once};
 use http::{Request, Response};
+use hyper::service::Service;
 use tokio::time::Instant;
 use tonic::Status;
-use tonic::body::Body;
 use tonic::service::Routes;
-use tower_service::Service;
-use tracing::Instrument as _;
+use tower_service::Service as _;
+use tracing::{Instrument as _, Span};
 
 use super::arrival::Arrival;
 use super::body::{Answer, CallBody, End};
+use super::message::{RequestBody, Unread};
 use super::rooms::{Full, Rooms};
 use super::service::TasksService;
-use super::{message, status};
+use super::status;
 use crate::clock::until;
 use crate::metrics::{Method, Metrics};
 use crate::shutdown::Shutdown;
@@ -61,20 +60,12 @@ impl CallService {
     }
 }
 
-impl<B> Service<Request<B>> for CallService
-where
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
+impl<B: RequestBody> Service<Request<B>> for CallService {
     type Response = Response<CallBody>;
     type Error = Infallible;
     type Future = Either<Ready<Answered>, BoxFuture<'static, Answered>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&self, request: Request<B>) -> Self::Future {
         let inner = Arc::clone(&self.0);
         let method = Method::from_path(request.uri().path());
         let meter = inner.metrics.call(method);
@@ -87,74 +78,88 @@ where
             }
         };
         let arrival = Arrival::of(method, request.headers());
-        let end = End::new(meter, place, arrival.clone());
         let span = arrival.span().clone();
-        // Boxed one by one, so that none is as large as the largest.
+        let end = End::new(meter, place, span.clone());
+        // Each in a box of its own, so that none is as large as the largest.
         Either::Right(match method {
-            Method::QueryTask => Box::pin(inner.query_task(request, arrival, end).instrument(span)),
-            Method::WatchTask => Box::pin(inner.watch_task(request, arrival, end).instrument(span)),
-            _ => Box::pin(inner.other(request, arrival, end).instrument(span)),
+            Method::QueryTask => boxed(inner.query_task(Unread::new(request), arrival, end), span),
+            Method::WatchTask => boxed(inner.watch_task(Unread::new(request), arrival, end), span),
+            _ => boxed(inner.other(request, arrival, end), span),
         })
     }
 }
 
 type Answered = Result<Response<CallBody>, Infallible>;
 
+fn boxed(
+    answered: impl Future<Output = Answered> + Send + 'static,
+    span: Span,
+) -> BoxFuture<'static, Answered> {
+    if span.is_disabled() { Box::pin(answered) } else { Box::pin(answered.instrument(span)) }
+}
+
 impl Inner {
-    async fn query_task<B>(self: Arc<Self>, request: Request<B>, mut arrival: Arrival, end: End) -> Answered
-    where
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
+    async fn query_task<B: RequestBody>(
+        self: Arc<Self>,
+        request: Unread<B>,
+        mut arrival: Arrival,
+        end: End,
+    ) -> Answered {
         // The caller's deadline bounds everything; without one `request-timeout` does.
         let deadline = arrival.deadline.unwrap_or(arrival.at + self.request_timeout);
         let answer = async {
-            let request = in_time(message::read(request), deadline, &arrival).await?;
+            let request = in_time(request.read(), deadline, &arrival, self.shutdown.ended()).await?;
             self.tasks.query_task(request, &mut arrival).await.map(Answer::Message)
         };
-        // A query may finish until the drain's end.
-        let answered = guard(answer, self.shutdown.ended()).await;
-        let answer = answered.unwrap_or_else(|failure| Err(arrival.refuse(&failure)));
+        // A query may finish until the drain's end, and the hub tells those who still wait then.
+        let answered = AssertUnwindSafe(answer).catch_unwind().await;
+        let answer = answered.unwrap_or_else(|_| Err(arrival.refuse(&Failure::defect())));
         Ok(CallBody::answer(answer, end, None))
     }
 
-    async fn watch_task<B>(self: Arc<Self>, request: Request<B>, mut arrival: Arrival, end: End) -> Answered
-    where
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
+    async fn watch_task<B: RequestBody>(
+        self: Arc<Self>,
+        request: Unread<B>,
+        mut arrival: Arrival,
+        end: End,
+    ) -> Answered {
         let bound = arrival.at + self.request_timeout;
         let deadline = arrival.deadline.map_or(bound, |own| own.min(bound));
         let answer = async {
-            let request = in_time(message::read(request), deadline, &arrival).await?;
+            let request = in_time(request.read(), deadline, &arrival, self.drained()).await?;
             self.tasks.watch_task(request, &mut arrival).await.map(Answer::Messages)
         };
-        let answered = guard(answer, self.drained()).await;
-        let answer = answered.unwrap_or_else(|failure| Err(arrival.refuse(&failure)));
+        let answered = AssertUnwindSafe(answer).catch_unwind().await;
+        let answer = answered.unwrap_or_else(|_| Err(arrival.refuse(&Failure::defect())));
         Ok(CallBody::answer(answer, end, None))
     }
 
     /// Health and reflection answer from memory, and their streams have no first answer to wait for.
-    async fn other<B>(self: Arc<Self>, request: Request<B>, arrival: Arrival, end: End) -> Answered
-    where
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
+    async fn other<B: RequestBody>(
+        self: Arc<Self>,
+        request: Request<B>,
+        arrival: Arrival,
+        end: End,
+    ) -> Answered {
         let mut others = self.others.clone();
         let answer = async {
-            let response = others.call(request.map(Body::new));
+            let response = others.call(request.map(tonic::body::Body::new));
             tokio::select! {
                 biased;
                 response = response => response.map(Answer::Made).map_err(|infallible| match infallible {}),
                 () = until(arrival.deadline) => Err(arrival.refuse(&Failure::deadline())),
+                () = self.drained() => Err(arrival.refuse(&Failure::shutting_down())),
             }
         };
-        let answered = guard(answer, self.drained()).await;
-        let answer = answered.unwrap_or_else(|failure| Err(arrival.refuse(&failure)));
+        let answered = AssertUnwindSafe(answer).catch_unwind().await;
+        let answer = answered.unwrap_or_else(|_| Err(arrival.refuse(&Failure::defect())));
         // Reflection's streams end only with their callers; the other streams know of the drain themselves.
         let cut = matches!(arrival.method, Method::Reflection | Method::ReflectionAlpha).then(|| {
             let shutdown = self.shutdown.clone();
-            Box::pin(async move { shutdown.draining().await }) as BoxFuture<'static, ()>
+            Box::pin(async move {
+                shutdown.draining().await;
+                arrival.refuse(&Failure::shutting_down())
+            }) as BoxFuture<'static, Status>
         });
         Ok(CallBody::answer(answer, end, cut))
     }
@@ -167,29 +172,18 @@ impl Inner {
     }
 }
 
-/// Waits for a request's end, at most to the call's.
+/// Waits for a request's end, at most to the call's or the process's.
 async fn in_time<T>(
     read: impl Future<Output = Result<T, Status>>,
     deadline: Instant,
     arrival: &Arrival,
+    time_is_up: impl Future<Output = ()>,
 ) -> Result<T, Status> {
     arrival.check()?;
     tokio::select! {
         biased;
         request = read => request,
         () = tokio::time::sleep_until(deadline) => Err(arrival.refuse(&Failure::deadline())),
-    }
-}
-
-/// Gives a failure in place of a handler that panics, or that outlives its time.
-async fn guard<T>(
-    answer: impl Future<Output = T>,
-    time_is_up: impl Future<Output = ()>,
-) -> Result<T, Failure> {
-    tokio::select! {
-        biased;
-        // The panic itself is logged by the process's hook.
-        answer = AssertUnwindSafe(answer).catch_unwind() => answer.map_err(|_| Failure::defect()),
-        () = time_is_up => Err(Failure::shutting_down()),
+        () = time_is_up => Err(arrival.refuse(&Failure::shutting_down())),
     }
 }

@@ -1,8 +1,14 @@
 //! Messages on the wire: one request in, framed answers out. An answer's encoding is made once and shared by all
 //! who get it; what differs between them stands beside it, inline.
 
+use std::error::Error;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, HeaderValue, Request};
+use http_body::{Body, Frame};
 use tonic::codec::{BufferSettings, Streaming};
 use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
@@ -21,24 +27,85 @@ const REQUEST_BUFFER: usize = 64;
 const GRPC_ENCODING: &str = "grpc-encoding";
 const GRPC_ACCEPT_ENCODING: &str = "grpc-accept-encoding";
 
-/// Reads a request that is one message, to its end.
-///
-/// # Errors
-/// What the gRPC library says of a message that it can't read.
-pub(super) async fn read<T, B>(request: Request<B>) -> Result<T, Status>
-where
-    T: prost::Message + Default + Send + 'static,
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+/// A request's body, as a server gets it.
+pub trait RequestBody:
+    Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>> + Send + Unpin> + Send + Unpin + 'static
 {
-    check_encoding(request.headers())?;
-    let settings = BufferSettings::new(REQUEST_BUFFER, REQUEST_BUFFER);
-    let decoder = ProstCodec::<(), T>::raw_decoder(settings);
-    let mut messages = Streaming::new_request(decoder, request.into_body(), None, Some(MAX_REQUEST));
-    let message = messages.message().await?;
-    let message = message.ok_or_else(|| Status::internal("Missing request message."))?;
-    messages.trailers().await?;
-    Ok(message)
+}
+
+impl<B> RequestBody for B where
+    B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>> + Send + Unpin> + Send + Unpin + 'static
+{
+}
+
+/// A request that is one message, and was not read yet.
+#[derive(Debug)]
+pub(super) struct Unread<B> {
+    body: B,
+    /// What its head says of its encoding.
+    is_readable: Result<(), Status>,
+}
+
+impl<B: RequestBody> Unread<B> {
+    /// Keeps what is needed of a request.
+    pub(super) fn new(request: Request<B>) -> Self {
+        let is_readable = check_encoding(request.headers());
+        Self { body: request.into_body(), is_readable }
+    }
+
+    /// Reads it to its end.
+    ///
+    /// # Errors
+    /// What the gRPC library says of a message that it can't read.
+    pub(super) async fn read<T: prost::Message + Default + 'static>(self) -> Result<T, Status> {
+        self.is_readable?;
+        let mut body = self.body;
+        let first = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
+        // Nearly all come whole and in one frame. What does not is the library's to put together, or to refuse.
+        if body.is_end_stream()
+            && let Some(Ok(frame)) = &first
+            && let Some(message) = frame.data_ref().and_then(whole)
+            && let Ok(message) = T::decode(message)
+        {
+            return Ok(message);
+        }
+        let settings = BufferSettings::new(REQUEST_BUFFER, REQUEST_BUFFER);
+        let decoder = ProstCodec::<(), T>::raw_decoder(settings);
+        let mut messages =
+            Streaming::new_request(decoder, Begun { first, rest: body }, None, Some(MAX_REQUEST));
+        let message = messages.message().await?;
+        let message = message.ok_or_else(|| Status::internal("Missing request message."))?;
+        messages.trailers().await?;
+        Ok(message)
+    }
+}
+
+/// The one message that a frame consists of, if so: neither compressed nor too long.
+fn whole(frame: &Bytes) -> Option<&[u8]> {
+    let (&[0, a, b, c, d], message) = frame.split_first_chunk::<PREFIX>()? else { return None };
+    let length = u32::from_be_bytes([a, b, c, d]) as usize;
+    (message.len() == length && length <= MAX_REQUEST).then_some(message)
+}
+
+/// A body whose first frame was read and is given once more.
+struct Begun<B: Body> {
+    first: Option<Result<Frame<B::Data>, B::Error>>,
+    rest: B,
+}
+
+impl<B: RequestBody> Body for Begun<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        match self.first.take() {
+            Some(first) => Poll::Ready(Some(first)),
+            None => Pin::new(&mut self.rest).poll_frame(cx),
+        }
+    }
 }
 
 /// No compression is offered, and none taken.

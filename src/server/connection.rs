@@ -10,11 +10,10 @@ use http_body::Body;
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::http2;
+use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
-use tower_service::Service;
 
 use super::preface::{self, Heard};
 use crate::net::Stream;
@@ -38,8 +37,10 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 /// Serves one connection until it ends or the drain does.
 pub(super) async fn serve<S, B>(stream: Stream, service: S, shutdown: Shutdown)
 where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + 'static,
     B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
 {
     let peer = stream.peer_addr();
@@ -62,7 +63,9 @@ where
         .max_concurrent_streams(None)
         .max_pending_accept_reset_streams(PENDING_RESETS)
         .max_header_list_size(MAX_HEADERS)
-        .serve_connection(TokioIo::new(begun), TowerToHyperService::new(service));
+        // gRPC has no use for it, and it would cost each call more than its own status does.
+        .auto_date_header(false)
+        .serve_connection(TokioIo::new(begun), service);
     {
         tokio::pin!(connection);
         let ended = tokio::select! {

@@ -99,6 +99,14 @@ impl Call {
         }
     }
 
+    /// Makes an end of it before it has come to its own.
+    pub(super) fn give_up(self, outcome: &Outcome) {
+        if let Some(work) = &self.work {
+            work.abort();
+        }
+        self.settle(outcome);
+    }
+
     /// Tells all who wait how it ended.
     pub(super) fn settle(self, outcome: &Outcome) {
         for waiter in self.waiters.into_values() {

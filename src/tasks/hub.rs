@@ -2,7 +2,7 @@
 //! Membership changes under one short lock a shard; nothing is awaited under it.
 
 use std::hash::BuildHasher as _;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -48,6 +48,7 @@ struct Inner {
     /// Owns every call and every poller.
     tasks: TaskTracker,
     ids: AtomicU64,
+    is_ended: AtomicBool,
 }
 
 /// What a look at the hub gave.
@@ -76,6 +77,7 @@ impl Hub {
             metrics,
             tasks: TaskTracker::new(),
             ids: AtomicU64::new(0),
+            is_ended: AtomicBool::new(false),
         }))
     }
 
@@ -92,7 +94,14 @@ impl Hub {
         if caller.deadline <= Instant::now() {
             return Err(Failure::deadline());
         }
-        let found = self.find(&mut self.shard(task), task, freshness, &caller, Asker::Query);
+        let found = {
+            let shard = &mut *self.shard(task);
+            // Looked at under the lock that end() takes after it was set: nobody slips in behind it.
+            if self.0.is_ended.load(Ordering::SeqCst) {
+                return Err(Failure::shutting_down());
+            }
+            self.find(shard, task, freshness, &caller, Asker::Query)
+        };
         let answered = match found {
             Found::Known(observation) => Answered { observation, source: Source::Cache },
             Found::Wait(ticket) => {
@@ -155,6 +164,17 @@ impl Hub {
             let now = ticks.tick().await;
             for shard in &self.0.shards {
                 lock(shard).cache.sweep(now);
+            }
+        }
+    }
+
+    /// The process's time is up: whoever waits for a query's answer is told so, and so is whoever comes later.
+    pub fn end(&self) {
+        self.0.is_ended.store(true, Ordering::SeqCst);
+        for shard in &self.0.shards {
+            let calls = lock(shard).take_calls();
+            for call in calls {
+                call.give_up(&Err(Failure::shutting_down()));
             }
         }
     }

@@ -47,6 +47,13 @@ impl Shard {
         Some(calls.remove(at))
     }
 
+    /// Takes out all calls that are under way.
+    pub(super) fn take_calls(&mut self) -> Vec<Call> {
+        let calls = self.slots.values_mut().flat_map(|slot| std::mem::take(&mut slot.calls)).collect();
+        self.slots.retain(|_, slot| slot.watched.is_some());
+        calls
+    }
+
     /// Keeps a task's watchers, if they are those of that number and still wanted.
     pub(super) fn keep_watched(
         &mut self,
