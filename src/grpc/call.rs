@@ -2,7 +2,9 @@
 //! never comes to an end, its handler panics, or the process's time is up.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +31,10 @@ use crate::task::failure::Failure;
 
 /// How long after the drain's beginning a health check or a watch may still come to its answer.
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
+/// How long a refused request may take to come to its end, before it is answered all the same. It comes with the call
+/// or right after it; where it came after the answer, HTTP/2 would count it as a fault of the peer's, and close a
+/// connection on which many calls were refused for all who share it (h2, "too_many_internal_resets").
+const REFUSAL_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Answers every call of the server; clones share it.
 #[derive(Clone, Debug)]
@@ -69,12 +75,21 @@ impl<B: RequestBody> Service<Request<B>> for CallService {
         let inner = Arc::clone(&self.0);
         let method = Method::from_path(request.uri().path());
         let meter = inner.metrics.call(method);
-        // Before anything is made or read for the call: being refused must cost next to nothing.
+        // Before anything is made for the call: being refused must cost next to nothing.
         let place = match inner.rooms.enter(method, inner.shutdown.is_draining()) {
             Ok(place) => place,
             Err(Full) => {
                 meter.finish(tonic::Code::ResourceExhausted.into());
-                return Either::Left(at_once(Ok(status::no_room().map(|()| CallBody::none()))));
+                let refused = || Ok(status::no_room().map(|()| CallBody::none()));
+                let mut unread = request.into_body();
+                return match discard(&mut unread).now_or_never() {
+                    Some(()) => Either::Left(at_once(refused())),
+                    None => Either::Right(Box::pin(async move {
+                        // Whether it came to its end or not, the answer is the same.
+                        let _ = tokio::time::timeout(REFUSAL_PATIENCE, discard(&mut unread)).await;
+                        refused()
+                    })),
+                };
             }
         };
         let arrival = Arrival::of(method, request.headers());
@@ -170,6 +185,11 @@ impl Inner {
         self.shutdown.draining().await;
         tokio::time::sleep(LAST_REQUESTS).await;
     }
+}
+
+/// Takes in what is left of a request.
+async fn discard(body: &mut impl RequestBody) {
+    while let Some(Ok(_)) = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {}
 }
 
 /// Waits for a request's end, at most to the call's or the process's.
