@@ -11,8 +11,10 @@
 
 mod client;
 mod fault;
+mod plot;
 mod process;
 mod report;
+mod results;
 mod roles;
 mod rows;
 mod statistics;
@@ -22,7 +24,7 @@ use std::process::ExitCode;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::fault::Fault;
-use crate::roles::{bare, load, memory, vendor};
+use crate::roles::{bare, load, memory, vendor, watch};
 
 fn main() -> ExitCode {
     let matches = command().get_matches();
@@ -53,7 +55,13 @@ fn command() -> Command {
         .arg(results.help(
             "Where to write the table and the plots [default: benches/results, unless --short or --only]",
         ))
-        .subcommands([vendor::command(), bare::command(), memory::command(), load::command()])
+        .subcommands([
+            vendor::command(),
+            bare::command(),
+            memory::command(),
+            load::command(),
+            watch::command(),
+        ])
 }
 
 fn run(matches: &ArgMatches) -> Result<ExitCode, Fault> {
@@ -62,6 +70,7 @@ fn run(matches: &ArgMatches) -> Result<ExitCode, Fault> {
         Some((bare::NAME, matches)) => bare::run(matches),
         Some((memory::NAME, matches)) => memory::run(matches),
         Some((load::NAME, matches)) => load::run(matches),
+        Some((watch::NAME, matches)) => watch::run(matches),
         _ => return rows::run(matches),
     };
     done.map(|()| ExitCode::SUCCESS)

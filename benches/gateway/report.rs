@@ -1,8 +1,7 @@
-//! What a row came to: its lines, its goals, its plots; printed, and written where README shows them.
-
-use std::path::Path;
+//! What a row came to: its lines, its goals, its plots; and how it is printed.
 
 use crate::fault::Fault;
+use crate::plot::Plot;
 use crate::roles::say;
 
 /// What one row came to.
@@ -14,6 +13,7 @@ pub(crate) struct Section {
     pub(crate) lines: Vec<Vec<String>>,
     pub(crate) goals: Vec<Goal>,
     pub(crate) notes: Vec<String>,
+    pub(crate) plots: Vec<Plot>,
 }
 
 /// A figure that is to be reached.
@@ -42,15 +42,21 @@ impl Goal {
         Self { unit, ..self }
     }
 
+    /// A figure that a busy machine does not change.
     pub(crate) fn noise_proof(self) -> Self {
-        Self { is_noise_proof: true, ..self }
+        self.noise_proof_if(true)
+    }
+
+    pub(crate) fn noise_proof_if(self, is_noise_proof: bool) -> Self {
+        Self { is_noise_proof, ..self }
     }
 
     fn is_reached(&self) -> bool {
         if self.is_least { self.value >= self.limit } else { self.value <= self.limit }
     }
 
-    fn text(&self) -> String {
+    /// What was to be reached, and what was.
+    pub(crate) fn text(&self) -> String {
         let (mark, sign) = (if self.is_reached() { "✓" } else { "✗" }, if self.is_least { "≥" } else { "≤" });
         let (what, unit) = (&self.what, self.unit);
         let number = |value: f64| match value.abs() {
@@ -92,10 +98,5 @@ pub(crate) fn print(section: &Section) -> Result<(), Fault> {
     for note in &section.notes {
         say(&format!("  {note}"))?;
     }
-    Ok(())
-}
-
-/// Writes the rows as a table for README, and their plots.
-pub(crate) fn write(_folder: &Path, _sections: &[Section]) -> Result<(), Fault> {
     Ok(())
 }

@@ -6,6 +6,7 @@ pub(crate) mod load;
 pub(crate) mod memory;
 pub(crate) mod tonic_server;
 pub(crate) mod vendor;
+pub(crate) mod watch;
 
 use std::io::{self, Write as _};
 use std::str::FromStr;

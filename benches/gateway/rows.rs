@@ -1,7 +1,12 @@
 //! The rows of the table: each starts its own processes, measures in turns, and says what came out.
 
 mod compare;
+mod growth;
+mod instructions;
 mod measure;
+mod overload;
+mod start;
+mod watchers;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,10 +16,21 @@ use clap::ArgMatches;
 use crate::fault::Fault;
 use crate::process::GATEWAY;
 use crate::report::{self, Section};
+use crate::results;
 use crate::roles::{many_threads, text};
 
 /// The rows by name, in the order in which they run.
-pub(crate) const NAMES: [&str; 3] = ["upstream", "hot", "max-age"];
+pub(crate) const NAMES: [&str; 9] = [
+    "upstream",
+    "instructions",
+    "hot",
+    "max-age",
+    "watchers",
+    "start",
+    "overload",
+    "growth-callers",
+    "growth-watchers",
+];
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +72,7 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Fault> {
         folder => Some(folder),
     };
     if let Some(folder) = folder {
-        report::write(folder.as_ref(), &sections)?;
+        results::write(folder.as_ref(), &sections)?;
     }
     let is_missed = report::missed_without_noise(&sections);
     Ok(if matches.get_flag("check") && is_missed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -65,8 +81,14 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Fault> {
 async fn row(name: &str, extent: Extent) -> Result<Section, Fault> {
     match name {
         "upstream" => compare::upstream(extent).await,
+        "instructions" => instructions::instructions(extent).await,
         "hot" => compare::hot(extent).await,
         "max-age" => compare::max_age(extent).await,
+        "watchers" => watchers::watchers(extent).await,
+        "start" => start::start(extent).await,
+        "overload" => overload::overload(extent).await,
+        "growth-callers" => growth::callers(extent).await,
+        "growth-watchers" => growth::watchers(extent).await,
         _ => Err(Fault::new("there is no such row")),
     }
 }

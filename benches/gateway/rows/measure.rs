@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use federation_gateway::pb::federation_tasks_server::SERVICE_NAME;
+use tokio::time::Instant;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
@@ -15,6 +16,8 @@ use crate::roles::{bare, memory, vendor};
 
 /// How long a load may take beyond its time.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// Between two looks at the health of a gateway that starts: few enough not to delay it.
+const BETWEEN_CHECKS: Duration = Duration::from_millis(2);
 
 /// What a load does.
 #[derive(Clone, Debug)]
@@ -103,13 +106,32 @@ impl Server {
 
     /// The gateway, SERVING.
     pub(crate) async fn gateway(wrapper: &[&str], vendor: &Self, flags: &[&str]) -> Result<Self, Fault> {
-        let mut all = vec![format!("--base-url=http://{}", vendor.address), "--admin-listen=off".to_owned()];
-        all.extend(flags.iter().map(|flag| (*flag).to_owned()));
-        let server = Self::of(Process::gateway(wrapper, &all)?).await?;
-        while !server.is_serving().await? {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        Self::gateway_timed(wrapper, vendor, flags).await.map(|(gateway, _)| gateway)
+    }
+
+    /// The gateway, SERVING, and how long that took from its exec.
+    pub(crate) async fn gateway_timed(
+        wrapper: &[&str],
+        vendor: &Self,
+        flags: &[&str],
+    ) -> Result<(Self, Duration), Fault> {
+        let mut all = vec![format!("--base-url=http://{}", vendor.address)];
+        if !flags.iter().any(|flag| flag.starts_with("--admin-listen")) {
+            all.push("--admin-listen=off".to_owned());
         }
-        Ok(server)
+        all.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        let begun = Instant::now();
+        let server = Self::of(Process::gateway(wrapper, &all)?).await?;
+        let connection = Connection::open(server.address).await?;
+        let mut check = connection.method("/grpc.health.v1.Health/Check", None)?;
+        let request = HealthCheckRequest { service: SERVICE_NAME.to_owned() };
+        loop {
+            let answer: HealthCheckResponse = check.call(&request).await.map_err(Fault::of("health"))?;
+            if answer.status() == ServingStatus::Serving {
+                return Ok((server, begun.elapsed()));
+            }
+            tokio::time::sleep(BETWEEN_CHECKS).await;
+        }
     }
 
     /// The bare handler.
@@ -126,14 +148,6 @@ impl Server {
     async fn of(mut process: Process) -> Result<Self, Fault> {
         let address = process.address().await?;
         Ok(Self { process, address })
-    }
-
-    /// Whether its health says that it serves tasks.
-    pub(crate) async fn is_serving(&self) -> Result<bool, Fault> {
-        let mut check = Connection::open(self.address).await?.method("/grpc.health.v1.Health/Check", None)?;
-        let request = HealthCheckRequest { service: SERVICE_NAME.to_owned() };
-        let answer: HealthCheckResponse = check.call(&request).await.map_err(Fault::of("health"))?;
-        Ok(answer.status() == ServingStatus::Serving)
     }
 
     /// How many queryTask calls the vendor's stand-in has answered.
