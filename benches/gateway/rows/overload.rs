@@ -20,8 +20,11 @@ const LATENCY: &str = "--latency-ms=20";
 /// As many as the gateway lets in: its peak.
 const PEAK_IN_FLIGHT: usize = 64;
 const OFFERED: [f64; 7] = [0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0];
-/// All are served here, with room to spare.
-const SERVED: usize = 2;
+/// The places in it of the peak, where nearly all are served, and of the least that is more than can be served.
+const PEAK: usize = 3;
+const OVER: usize = 4;
+/// So many times the peak tell what a refusal costs: nearly all that they cost more than a little too much does.
+const FLOOD: f64 = 8.0;
 /// An answer that comes later is none.
 const DEADLINE: Duration = Duration::from_secs(1);
 const HEALTH_EVERY: Duration = Duration::from_millis(100);
@@ -49,29 +52,32 @@ pub(crate) async fn overload(extent: Extent) -> Result<Section, Fault> {
     let peak = gateway.loaded(&Work::upstream(PEAK_IN_FLIGHT), extent.turn).await?.outcome.calls_a_second();
     let rounds = extent.rounds.min(3);
     let mut loads: [Vec<Load>; OFFERED.len()] = Default::default();
+    let mut floods = Vec::new();
     for _ in 0..rounds {
         for (offered, loads) in OFFERED.iter().zip(&mut loads) {
             loads.push(offer(&gateway, offered * peak, extent.turn / 2).await?);
         }
+        floods.push(offer(&gateway, FLOOD * peak, extent.turn / 2).await?);
     }
     let middle = |index: usize, of: &dyn Fn(&Load) -> f64| {
         loads.get(index).map(|loads| median(loads.iter().map(of))).unwrap_or(f64::NAN)
     };
     let goodput = |index| middle(index, &|load| load.turn.outcome.calls_a_second());
     let last = OFFERED.len() - 1;
-    let served_us = middle(SERVED, &|load| load.turn.cpu_us());
-    let refused_us = middle(last, &|load| {
-        let outcome = &load.turn.outcome;
-        (load.turn.cpu_seconds * 1e6 - outcome.ok as f64 * served_us) / (outcome.calls - outcome.ok) as f64
-    });
-    let slowest = loads.iter().flatten().map(|load| load.slowest_health).max().unwrap_or_default();
+    let served_us = middle(PEAK, &|load| load.turn.cpu_us());
+    let over = (middle(OVER, &cpu_a_second), middle(OVER, &refused_a_second));
+    let refused_us = median(
+        floods.iter().map(|flood| (cpu_a_second(flood) - over.0) * 1e6 / (refused_a_second(flood) - over.1)),
+    );
+    let slowest =
+        loads.iter().flatten().chain(&floods).map(|load| load.slowest_health).max().unwrap_or_default();
     let best = (0..OFFERED.len()).map(goodput).fold(peak, f64::max);
     let line = |(index, offered): (usize, &f64)| {
         vec![
             format!("{offered} ×"),
             format!("{:.0}", offered * peak),
             format!("{:.0}", goodput(index)),
-            format!("{:.0}", middle(index, &|load| refused(load) / load.turn.outcome.seconds)),
+            format!("{:.0}", middle(index, &refused_a_second)),
             format!("{:.1}", middle(index, &|load| f64::from(load.turn.outcome.p99_us) / 1e3)),
             format!("{:.1}", middle(index, &|load| load.turn.cpu_us())),
             format!("{:.1}", middle(index, &|load| load.slowest_health.as_secs_f64() * 1e3)),
@@ -95,15 +101,21 @@ pub(crate) async fn overload(extent: Extent) -> Result<Section, Fault> {
             Goal::at_most("health answers", slowest.as_secs_f64() * 1e3, 1000.0).unit("ms"),
         ],
         notes: vec![format!(
-            "peak {peak:.0} a second; served {served_us:.1} µs, refused {refused_us:.1} µs of CPU"
+            "peak {peak:.0} a second; CPU of a served call {served_us:.1} µs, of a refused one {refused_us:.1} µs \
+             (at {FLOOD} × the peak, beyond what {} × cost)",
+            OFFERED[OVER]
         )],
         plots: vec![plot(peak, goodput)],
         ..section
     })
 }
 
-fn refused(load: &Load) -> f64 {
-    load.turn.outcome.refused.values().sum::<u64>() as f64
+fn cpu_a_second(load: &Load) -> f64 {
+    load.turn.cpu_seconds / load.turn.outcome.seconds
+}
+
+fn refused_a_second(load: &Load) -> f64 {
+    load.turn.outcome.refused.values().sum::<u64>() as f64 / load.turn.outcome.seconds
 }
 
 fn plot(peak: f64, goodput: impl Fn(usize) -> f64) -> Plot {
