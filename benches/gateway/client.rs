@@ -1,6 +1,7 @@
 //! A gRPC caller that takes as little as it can from what is measured: frames by hand over hyper's HTTP/2, no timers,
 //! no buffer a stream. Failures are tonic's `Status`, so that its details can be read.
 
+use std::error::Error as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -172,5 +173,7 @@ fn frame(message: &impl Message) -> Bytes {
 }
 
 fn broken(error: hyper::Error) -> Status {
-    Status::internal(format!("the exchange broke: {error}"))
+    // hyper tells what broke, and its source why.
+    let why = error.source().map(ToString::to_string).unwrap_or_default();
+    Status::internal(format!("the exchange broke: {error}: {why}"))
 }

@@ -16,6 +16,14 @@ pub(crate) struct Section {
     pub(crate) plots: Vec<Plot>,
 }
 
+impl Section {
+    /// What stands in place of a row that could not be measured.
+    pub(crate) fn failed(name: &'static str, fault: &Fault) -> Self {
+        let title = "not measured".to_owned();
+        Self { name, title, notes: vec![format!("✗ failed: {fault}")], ..Self::default() }
+    }
+}
+
 /// A figure that is to be reached.
 #[derive(Clone, Debug)]
 pub(crate) struct Goal {

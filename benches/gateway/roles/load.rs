@@ -55,7 +55,7 @@ pub(crate) struct Outcome {
     pub(crate) refused: BTreeMap<String, u64>,
     /// Answers that were another task's or otherwise not what was asked for.
     pub(crate) wrong: u64,
-    /// The first of those, or of the failures.
+    /// The first of those, or of the failures without a reason.
     pub(crate) example: String,
     pub(crate) seconds: f64,
     pub(crate) p50_us: u32,
@@ -253,10 +253,12 @@ impl Counts {
             }
             Asking::Refused(status) => {
                 let details = status.get_error_details();
-                let reason = details.error_info().map(|info| info.reason.clone());
-                let reason = reason.unwrap_or_else(|| format!("{:?}", status.code()));
+                // What names no reason was not decided by the server: it is what one wants to see.
+                let reason = details.error_info().map(|info| info.reason.clone()).unwrap_or_else(|| {
+                    self.example(|| format!("{status:?}"));
+                    format!("{:?}", status.code())
+                });
                 *self.outcome.refused.entry(reason).or_default() += 1;
-                self.example(|| format!("{status:?}"));
             }
             Asking::Wrong(how) => {
                 self.outcome.wrong += 1;
