@@ -25,6 +25,11 @@ pub trait Permits: fmt::Debug + Send + Sync + 'static {
     /// watches never starve queries, and none starts while polls are held back.
     fn turn(&self, is_poll: bool) -> BoxFuture<'_, Turn>;
 
+    /// One more try for a query, if one may start at once and nobody stands in line before it.
+    fn turn_at_once(&self) -> Option<Turn> {
+        None
+    }
+
     /// Holds back all polls for so long: the vendor's limit is the key's, not a task's.
     fn hold_polls(&self, wait: Duration) -> BoxFuture<'_, ()>;
 
@@ -123,6 +128,16 @@ async fn take(permits: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
 impl Permits for Memory {
     fn turn(&self, is_poll: bool) -> BoxFuture<'_, Turn> {
         if is_poll { Box::pin(self.poll_turn()) } else { Box::pin(self.query_turn()) }
+    }
+
+    fn turn_at_once(&self) -> Option<Turn> {
+        // With a rate, who may start is for its line to say.
+        if self.rate.is_some() {
+            return None;
+        }
+        // A semaphore's queue is fair: it has no permit to give while somebody stands in it.
+        let permit = Arc::clone(&self.tries).try_acquire_owned().ok()?;
+        Some(Turn { _permits: [Some(permit), None] })
     }
 
     fn hold_polls(&self, wait: Duration) -> BoxFuture<'_, ()> {

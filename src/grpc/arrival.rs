@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use tokio::time::Instant;
 use tonic::Status;
 use tracing::Span;
@@ -14,8 +14,9 @@ use crate::task::TaskId;
 use crate::task::failure::{Failure, Reason};
 use crate::telemetry::{TraceId, TraceParent};
 
-const GRPC_TIMEOUT: &str = "grpc-timeout";
-const TRACEPARENT: &str = "traceparent";
+// As names, not as texts: a text would be read as a name for each call.
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// A call as it arrived.
 #[derive(Clone, Debug)]
@@ -37,7 +38,7 @@ impl Arrival {
     /// Notes what a request's head says.
     pub(super) fn of(method: Method, headers: &HeaderMap) -> Self {
         let at = Instant::now();
-        let timeout = headers.get(GRPC_TIMEOUT).map(|value| value.to_str().ok().and_then(parse_timeout));
+        let timeout = headers.get(&GRPC_TIMEOUT).map(|value| value.to_str().ok().and_then(parse_timeout));
         // A deadline beyond what the clock holds is none.
         let deadline = timeout.flatten().and_then(|timeout| at.checked_add(timeout));
         let trace_id = trace_id(headers);
@@ -57,7 +58,10 @@ impl Arrival {
         if self.is_readable {
             return Ok(());
         }
-        Err(status::invalid_field(GRPC_TIMEOUT, "is not a number of at most 8 digits with a unit of HMSmun"))
+        Err(status::invalid_field(
+            "grpc-timeout",
+            "is not a number of at most 8 digits with a unit of HMSmun",
+        ))
     }
 
     /// Notes which task it is about.
@@ -91,7 +95,7 @@ impl Arrival {
 }
 
 fn trace_id(headers: &HeaderMap) -> Option<Box<TraceId>> {
-    let value = headers.get(TRACEPARENT)?;
+    let value = headers.get(&TRACEPARENT)?;
     TraceParent::parse(value.to_str().ok()?).map(|trace| Box::new(trace.trace_id))
 }
 

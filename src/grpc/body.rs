@@ -1,11 +1,12 @@
 //! The body of a call's answer: its messages and trailers, and the count of the call when it has come to its end.
 
 use std::pin::Pin;
+use std::sync::LazyLock;
 use std::task::{Context, Poll, ready};
 
 use futures_util::Stream;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderValue, Response, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use http_body::{Frame, SizeHint};
 use tonic::Status;
 use tonic::body::Body;
@@ -16,7 +17,13 @@ use crate::limits::Place;
 use crate::metrics::Call;
 
 pub(super) const GRPC_STATUS: &str = "grpc-status";
-const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+/// What stands before the messages of every good answer, and after them: a copy costs a third of what making it does.
+static HEAD: LazyLock<HeaderMap> = LazyLock::new(|| one(header::CONTENT_TYPE, "application/grpc"));
+static OK: LazyLock<HeaderMap> = LazyLock::new(|| one(HeaderName::from_static(GRPC_STATUS), "0"));
+
+fn one(name: HeaderName, value: &'static str) -> HeaderMap {
+    HeaderMap::from_iter([(name, HeaderValue::from_static(value))])
+}
 
 /// The messages of a stream, and the failure that it may end with.
 pub(super) type Messages = Pin<Box<dyn Stream<Item = Result<Message, Status>> + Send>>;
@@ -80,7 +87,7 @@ impl CallBody {
             }
         };
         let mut response = Response::new(Self { content, end: Some(end) });
-        response.headers_mut().insert(header::CONTENT_TYPE, GRPC);
+        response.headers_mut().clone_from(&HEAD);
         response
     }
 }
@@ -155,9 +162,7 @@ impl http_body::Body for CallBody {
 }
 
 fn ok() -> HeaderMap {
-    let mut trailers = HeaderMap::with_capacity(1);
-    trailers.insert(GRPC_STATUS, HeaderValue::from_static("0"));
-    trailers
+    OK.clone()
 }
 
 fn trailers(status: Status) -> HeaderMap {

@@ -7,7 +7,7 @@ use tonic::Status;
 
 use super::status;
 use crate::pb;
-use crate::task::{self, Form, Observation, TaskId};
+use crate::task::{self, Answer, Form, Observation, TaskId};
 
 /// The range of `google.protobuf.Duration`, in seconds (its own documentation: about 10,000 years).
 const LONGEST_SECONDS: i64 = 315_576_000_000;
@@ -39,30 +39,86 @@ pub(super) fn duration(
     }
 }
 
-/// An observation as callers get it: made for the first of them, shared by all.
+/// An observation as callers get it: made for the first of them, shared by all. Written from the observation's own
+/// texts, which the generated types would want copies of.
 pub(super) fn form(id: &TaskId, observation: &Observation) -> Form {
     let make = || {
         let answer = &observation.answer;
-        let mut response =
-            pb::QueryTaskResponse { task: None, result_message: answer.result_message.clone() };
-        let message = response.encoded_len();
-        response.task = Some(task(id, observation));
-        let bytes = response.encode_to_vec();
-        Form { shared: bytes.len() - message, bytes: bytes.into() }
+        let task = task(id, answer);
+        let field = |length| 1 + prost::length_delimiter_len(length) + length;
+        let shared = field(task.len());
+        let message_length = match answer.result_message.len() {
+            0 => 0,
+            length => field(length),
+        };
+        // To the byte: what is kept for long shall be no longer than it is.
+        let mut bytes = Vec::with_capacity(shared + message_length);
+        message(1, &task, &mut bytes);
+        text(2, &answer.result_message, &mut bytes);
+        Form { shared, bytes: bytes.into() }
     };
     observation.answer.form.get_or_init(make).clone()
 }
 
-/// A task as callers see it.
-fn task(id: &TaskId, observation: &Observation) -> pb::Task {
-    let state = observation.state();
-    pb::Task {
-        task_id: id.as_str().to_owned(),
-        status: status_of(state).into(),
-        raw_status: state.raw_status.clone(),
-        remark: state.remark.clone(),
-        fail_data: state.fail_data.iter().map(fail_data).collect(),
-        observed_at: Some(timestamp(observation.answer.observed_at)),
+fn task(id: &TaskId, answer: &Answer) -> Vec<u8> {
+    let state = &answer.state;
+    // More than enough: it is copied soon.
+    let mut task = Vec::with_capacity(answer.size());
+    text(1, id.as_str(), &mut task);
+    number(2, status_of(state) as u8, &mut task);
+    text(3, &state.raw_status, &mut task);
+    text(4, &state.remark, &mut task);
+    let mut scratch = Vec::new();
+    for failed in &state.fail_data {
+        scratch.clear();
+        fail_data(failed, &mut scratch);
+        message(5, &scratch, &mut task);
+    }
+    message(6, &timestamp(answer.observed_at).encode_to_vec(), &mut task);
+    task
+}
+
+fn fail_data(failed: &task::FailData, into: &mut Vec<u8>) {
+    if let Some(user) = &failed.federation_user {
+        message(1, &federation_user(user), into);
+    }
+    number(2, fail_reason(&failed.fail_code) as u8, into);
+    text(3, &failed.fail_code, into);
+    text(4, &failed.fail_message, into);
+}
+
+fn federation_user(user: &task::FederationUser) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(64);
+    number(1, user_action(&user.raw_action) as u8, &mut bytes);
+    text(2, &user.raw_action, &mut bytes);
+    text(3, &user.user_name, &mut bytes);
+    text(4, &user.user_account, &mut bytes);
+    text(5, &user.email, &mut bytes);
+    for role in &user.role_ids {
+        // Of a list none is left out, empty ones neither.
+        message(6, role.as_bytes(), &mut bytes);
+    }
+    bytes
+}
+
+/// A text field; an empty one is left out.
+fn text(field: u8, text: &str, into: &mut Vec<u8>) {
+    if !text.is_empty() {
+        message(field, text.as_bytes(), into);
+    }
+}
+
+/// A field that is told with its length: a message, or a text of a list.
+fn message(field: u8, bytes: &[u8], into: &mut Vec<u8>) {
+    into.push(field << 3 | 2);
+    prost::encode_length_delimiter(bytes.len(), into).expect("a Vec grows");
+    into.extend_from_slice(bytes);
+}
+
+/// An enum's field, whose numbers are all below 128 and so one byte long; 0 is left out.
+fn number(field: u8, number: u8, into: &mut Vec<u8>) {
+    if number != 0 {
+        into.extend_from_slice(&[field << 3, number]);
     }
 }
 
@@ -72,26 +128,6 @@ fn status_of(state: &task::State) -> pb::TaskStatus {
         Some(task::Status::Todo) => pb::TaskStatus::Todo,
         Some(task::Status::Doing) => pb::TaskStatus::Doing,
         Some(task::Status::Done) => pb::TaskStatus::Done,
-    }
-}
-
-fn fail_data(failed: &task::FailData) -> pb::FailData {
-    pb::FailData {
-        federation_user: failed.federation_user.as_ref().map(federation_user),
-        fail_reason: fail_reason(&failed.fail_code).into(),
-        fail_code: failed.fail_code.clone(),
-        fail_message: failed.fail_message.clone(),
-    }
-}
-
-fn federation_user(user: &task::FederationUser) -> pb::FederationUser {
-    pb::FederationUser {
-        action: user_action(&user.raw_action).into(),
-        raw_action: user.raw_action.clone(),
-        user_name: user.user_name.clone(),
-        user_account: user.user_account.clone(),
-        email: user.email.clone(),
-        role_ids: user.role_ids.clone(),
     }
 }
 
@@ -139,10 +175,43 @@ mod tests {
     use super::*;
     use crate::task::{Answer, FailData, FederationUser, State};
 
-    fn shown(state: State) -> pb::Task {
+    fn observation(state: State, result_message: &str) -> Observation {
         let observed_at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_500);
-        let answer = Arc::new(Answer::new(state, String::new(), observed_at));
-        task(&TaskId::parse("7").unwrap(), &Observation { answer, began: Instant::now() })
+        let answer = Arc::new(Answer::new(state, result_message.into(), observed_at));
+        Observation { answer, began: Instant::now() }
+    }
+
+    fn shown(state: State) -> pb::Task {
+        let form = form(&TaskId::parse("7").unwrap(), &observation(state, "fine"));
+        let response = pb::QueryTaskResponse::decode(&*form.bytes).unwrap();
+        assert_eq!(response.result_message, "fine");
+        let task = pb::WatchTaskResponse::decode(&form.bytes[..form.shared]).unwrap().task.unwrap();
+        assert_eq!(response.task, Some(task.clone()));
+        // Byte for byte what the generated types write.
+        assert_eq!(form.bytes, response.encode_to_vec());
+        task
+    }
+
+    #[tokio::test]
+    async fn many_failed_users_are_written_as_the_generated_types_would() {
+        let user = |number: usize| FederationUser {
+            raw_action: ["CREATE", "MODIFY", "MERGE", ""][number % 4].into(),
+            user_name: "\u{4e2d}".repeat(number * 3),
+            user_account: format!("account-{number}"),
+            email: "e".repeat(number),
+            role_ids: (0..number % 5).map(|role| "r".repeat(role)).collect(),
+        };
+        let failed = |number: usize| FailData {
+            federation_user: (number % 3 != 0).then(|| user(number)),
+            fail_code: ["60101060003", "60101000109", "7", ""][number % 4].into(),
+            fail_message: "m".repeat(number * 2),
+        };
+        let fail_data: Vec<_> = (0..130).map(failed).collect();
+        let task = shown(State { raw_status: "DONE".into(), remark: "r".repeat(200), fail_data });
+        assert_eq!(task.fail_data.len(), 130);
+        let of_user = task.fail_data[128].federation_user.as_ref().unwrap();
+        assert_eq!((&*of_user.user_account, of_user.role_ids.len()), ("account-128", 3));
+        assert_eq!(task.fail_data[129].federation_user, None);
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
-use http::{HeaderMap, HeaderValue, Request};
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use http_body::{Body, Frame};
 use tonic::codec::{BufferSettings, Streaming};
 use tonic::{Code, Status};
@@ -24,7 +24,7 @@ const PREFIX: usize = 5;
 const REASON_TAG: u8 = 2 << 3;
 /// Requests are small: what most of them fit in, in bytes. Larger ones grow.
 const REQUEST_BUFFER: usize = 64;
-const GRPC_ENCODING: &str = "grpc-encoding";
+const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const GRPC_ACCEPT_ENCODING: &str = "grpc-accept-encoding";
 
 /// A request's body, as a server gets it.
@@ -110,7 +110,7 @@ impl<B: RequestBody> Body for Begun<B> {
 
 /// No compression is offered, and none taken.
 fn check_encoding(headers: &HeaderMap) -> Result<(), Status> {
-    match headers.get(GRPC_ENCODING) {
+    match headers.get(&GRPC_ENCODING) {
         None => Ok(()),
         Some(encoding) if encoding == "identity" => Ok(()),
         Some(_) => {

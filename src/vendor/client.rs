@@ -5,7 +5,6 @@ use std::error::Error;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use reqwest::Url;
 use tokio::time::Instant;
@@ -55,8 +54,7 @@ pub(super) struct Parts {
 
 impl Client {
     pub(super) fn new(http: Http, parts: Parts) -> Self {
-        let mut headers = HeaderMap::with_capacity(8);
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let mut headers = super::http::headers();
         headers.insert(X_APP_KEY, parts.app_key);
         headers.extend(parts.tenant_space_id.map(|id| (X_TENANT_SPACE_ID, id)));
         let Parts { url, max_attempts, tokens, permits, metrics, .. } = parts;
@@ -148,7 +146,7 @@ impl Client {
     async fn turn(&self, terms: &Terms) -> Turn {
         // Mostly there is one, and nothing to wait for.
         if !terms.now().is_poll
-            && let Some(turn) = self.permits.turn(false).now_or_never()
+            && let Some(turn) = self.permits.turn_at_once()
         {
             return turn;
         }

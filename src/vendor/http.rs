@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use reqwest::{NoProxy, Proxy, Url, redirect, retry};
 use rustls::RootCertStore;
 use tokio::time::Instant;
@@ -21,6 +21,16 @@ const MAX_ERROR_BODY: usize = 64 * 1024;
 const POOL_IDLE: Duration = Duration::from_secs(50);
 /// What a proxy is never asked for.
 const LOOPBACK: &str = "localhost,127.0.0.0/8,::1";
+
+/// The headers that all requests have in common. Told to reqwest with each, as it would add its own one by one.
+pub(super) fn headers() -> HeaderMap {
+    const USER_AGENT: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
+    let mut headers = HeaderMap::with_capacity(8);
+    headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+    headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers
+}
 
 /// How to reach the vendor.
 #[derive(Clone, Debug)]
@@ -129,8 +139,7 @@ impl Http {
             .referer(false)
             .tcp_nodelay(true)
             .connect_timeout(config.connect_timeout)
-            .pool_idle_timeout(POOL_IDLE)
-            .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")));
+            .pool_idle_timeout(POOL_IDLE);
         if let Some(url) = config.https_proxy {
             // The URL may hold a password: its parser's error is not passed on.
             let proxy = Proxy::https(url).map_err(|_| ClientError::Proxy)?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, StatusCode};
 use reqwest::Url;
 
 use super::error::ExchangeError;
@@ -50,8 +50,7 @@ impl Login for TokenByAkSk {
 
 impl TokenByAkSk {
     async fn exchange(&self) -> Result<Grant, Failure> {
-        let mut headers = HeaderMap::with_capacity(2);
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let mut headers = super::http::headers();
         headers.insert(X_TOKEN_EXPIRE, HeaderValue::from(self.lifetime.as_secs()));
         let body = wire::login_body(&self.app_key, self.app_secret.load().expose());
         match self.http.post(&self.url, headers, Bytes::from_owner(body)).await {
