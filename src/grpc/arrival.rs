@@ -35,9 +35,8 @@ pub(super) struct Arrival {
 }
 
 impl Arrival {
-    /// Notes what a request's head says.
-    pub(super) fn of(method: Method, headers: &HeaderMap) -> Self {
-        let at = Instant::now();
+    /// Notes what a request's head says, which arrived `at`.
+    pub(super) fn of(method: Method, at: Instant, headers: &HeaderMap) -> Self {
         let timeout = headers.get(&GRPC_TIMEOUT).map(|value| value.to_str().ok().and_then(parse_timeout));
         // A deadline beyond what the clock holds is none.
         let deadline = timeout.flatten().and_then(|timeout| at.checked_add(timeout));

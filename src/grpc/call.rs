@@ -92,7 +92,7 @@ impl<B: RequestBody> Service<Request<B>> for CallService {
                 };
             }
         };
-        let arrival = Arrival::of(method, request.headers());
+        let arrival = Arrival::of(method, meter.began(), request.headers());
         let span = arrival.span().clone();
         let end = End::new(meter, place, span.clone());
         // Each in a box of its own, so that none is as large as the largest.

@@ -74,7 +74,8 @@ fn task(id: &TaskId, answer: &Answer) -> Vec<u8> {
         fail_data(failed, &mut scratch);
         message(5, &scratch, &mut task);
     }
-    message(6, &timestamp(answer.observed_at).encode_to_vec(), &mut task);
+    task.push(6 << 3 | 2);
+    timestamp(answer.observed_at).encode_length_delimited(&mut task).expect("a Vec grows");
     task
 }
 

@@ -169,7 +169,7 @@ impl Client {
         held: &Held,
         began: Instant,
     ) -> Result<Observation, ExchangeError> {
-        let answer = self.http.post(&self.url, headers, Bytes::from(wire::query_body(task))).await?;
+        let answer = self.http.post(&self.url, headers, Bytes::from(wire::query_body(task)), began).await?;
         // A vendor that echoes what it was sent must not make the gateway pass the token on.
         let shown = |text: Option<String>| text.filter(|text| !held.bearer.is_in(text));
         let refusal = |result_code, result_message| Refusal {

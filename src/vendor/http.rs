@@ -150,17 +150,18 @@ impl Http {
         Ok(Self { client, attempt_timeout: config.attempt_timeout })
     }
 
-    /// Sends one request and reads its answer to the end or to its bound.
+    /// Sends one request, for an exchange that `began` now, and reads its answer to the end or to its bound.
     pub(super) async fn post(
         &self,
         url: &Url,
         headers: HeaderMap,
         body: Bytes,
+        began: Instant,
     ) -> Result<Answer, ExchangeError> {
         let mut request = reqwest::Request::new(Method::POST, url.clone());
         *request.headers_mut() = headers;
         *request.body_mut() = Some(body.into());
-        let deadline = Instant::now() + self.attempt_timeout;
+        let deadline = began + self.attempt_timeout;
         let timed_out = || ExchangeError::TimedOut(self.attempt_timeout);
         let mut known = None;
         // One timer for all of it; what was known of an answer when it ran out decides what it means.

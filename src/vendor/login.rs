@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderName, HeaderValue, StatusCode};
 use reqwest::Url;
+use tokio::time::Instant;
 
 use super::error::ExchangeError;
 use super::http::{Answer, Http};
@@ -53,7 +54,7 @@ impl TokenByAkSk {
         let mut headers = super::http::headers();
         headers.insert(X_TOKEN_EXPIRE, HeaderValue::from(self.lifetime.as_secs()));
         let body = wire::login_body(&self.app_key, self.app_secret.load().expose());
-        match self.http.post(&self.url, headers, Bytes::from_owner(body)).await {
+        match self.http.post(&self.url, headers, Bytes::from_owner(body), Instant::now()).await {
             Ok(answer) if answer.status == StatusCode::OK => self.granted(&answer),
             Ok(answer) => Err(refused(&answer)),
             Err(error) => Err(unavailable(&error)),
