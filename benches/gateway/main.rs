@@ -13,6 +13,7 @@ mod client;
 mod fault;
 mod plot;
 mod process;
+mod real;
 mod report;
 mod results;
 mod roles;

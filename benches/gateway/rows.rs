@@ -15,6 +15,7 @@ use clap::ArgMatches;
 
 use crate::fault::Fault;
 use crate::process::GATEWAY;
+use crate::real;
 use crate::report::{self, Section};
 use crate::results;
 use crate::roles::{many_threads, text};
@@ -54,6 +55,8 @@ pub(crate) fn run(matches: &ArgMatches) -> Result<ExitCode, Fault> {
     let extent = if is_short { Extent::SHORT } else { Extent::FULL };
     if let Some(path) = matches.get_one::<String>("gateway") {
         let _ = GATEWAY.set(path.into());
+    } else if !is_short {
+        real::build()?;
     }
     let only = matches.get_one::<String>("only").map(String::as_str);
     // The other rows are worth having all the same.

@@ -20,6 +20,9 @@ use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 
+use crate::support::frames::{
+    BEGINNING, DATA, END_HEADERS, END_STREAM, HEADERS, PING, WINDOW_UPDATE, frame, query_headers, read,
+};
 use crate::support::{Answer, Caller, Gate, Process, Vendor, eventually, query, soon, told, watch};
 
 /// Linux's own number for it, on every architecture that this runs on.
@@ -187,62 +190,31 @@ async fn a_read_that_hangs_does_not_keep_the_process() {
     drop(writer);
 }
 
-/// A frame of HTTP/2 (RFC 9113, 4.1).
-fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).expect("a test frame is small").to_be_bytes();
-    let head = [length[1], length[2], length[3], kind, flags, 0, 0, 0, stream];
-    [&head[..], payload].concat()
-}
-
 #[tokio::test]
 async fn a_slow_reader_has_its_whole_answer() {
     const BYTES: usize = 400_000;
     const STEP: u32 = 50_000;
-    const DATA: u8 = 0;
-    const HEADERS: u8 = 1;
-    const PING: u8 = 6;
-    const WINDOW_UPDATE: u8 = 8;
     let vendor = Vendor::start().await;
     vendor.first([Answer::doing(&"r".repeat(BYTES))]);
     let mut process = Process::start(&vendor, &["--drain-timeout=120s"]).await;
     // HTTP/2 by hand: no client reads as slowly as this one.
     let mut reader = TcpStream::connect(&process.address).await.unwrap();
-    let headers = [
-        (":method", "POST"),
-        (":scheme", "http"),
-        (":path", "/federation.v1.FederationTasks/QueryTask"),
-        (":authority", "localhost"),
-        ("content-type", "application/grpc"),
-        ("te", "trailers"),
-    ];
-    // Literal fields, never indexed (RFC 7541, 6.2.2), with lengths below 127.
-    let field = |(name, value): (&str, &str)| {
-        let part = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
-        [vec![0], part(name), part(value)].concat()
-    };
     let request = [
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
-        frame(4, 0, 0, &[]),
-        frame(HEADERS, 4, 1, &headers.map(field).concat()),
+        BEGINNING.to_vec(),
+        frame(HEADERS, END_HEADERS, 1, &query_headers()),
         // A message of three bytes: task_id is "7".
-        frame(DATA, 1, 1, &[0, 0, 0, 0, 3, 0x0a, 1, b'7']),
+        frame(DATA, END_STREAM, 1, &[0, 0, 0, 0, 3, 0x0a, 1, b'7']),
     ];
     reader.write_all(&request.concat()).await.unwrap();
     let (mut taken, mut is_told) = (0, false);
     loop {
-        let mut head = [0; 9];
-        soon("a frame", reader.read_exact(&mut head))
-            .await
-            .expect("the connection lasts to the answer's end");
-        let mut payload =
-            vec![0; usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2])];
-        soon("a payload", reader.read_exact(&mut payload)).await.unwrap();
-        let (kind, flags, stream) = (head[3], head[4], head[8]);
+        let (kind, flags, stream, payload) =
+            soon("a frame", read(&mut reader)).await.expect("the connection lasts to the answer's end");
         match kind {
             DATA => taken += payload.len(),
             PING if flags == 0 => reader.write_all(&frame(PING, 1, 0, &payload)).await.unwrap(),
             // The trailers.
-            HEADERS if stream == 1 && flags & 1 == 1 => break,
+            HEADERS if stream == 1 && flags & END_STREAM != 0 => break,
             _ => {}
         }
         // Whenever its window is full: the first time it is 65,535 bytes.

@@ -8,6 +8,8 @@ use federation_gateway::settings::QUERY_PATH;
 use futures_util::stream;
 use http_body::Frame;
 use http_body_util::StreamBody;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tonic::body::Body;
 use tonic::{Code, Request, Streaming};
@@ -15,6 +17,9 @@ use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tower_service::Service as _;
 
+use crate::support::frames::{
+    BEGINNING, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, frame, query_headers, read,
+};
 use crate::support::{
     Answer, Caller, Gate, Gateway, LONG, Told, Vendor, done, eventually, query, soon, told, watch,
 };
@@ -36,6 +41,15 @@ async fn reason(caller: &Caller) -> String {
     caller.refused(query("")).await.reason
 }
 
+/// A query whose body is none of the generated client's.
+fn post(caller: &Caller, body: Body) -> http::Request<Body> {
+    http::Request::post(format!("{}federation.v1.FederationTasks/QueryTask", caller.origin()))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(body)
+        .unwrap()
+}
+
 fn health(caller: &Caller) -> HealthClient<crate::support::Connection> {
     HealthClient::with_origin(caller.connection(), caller.origin())
 }
@@ -44,6 +58,45 @@ async fn watch_health(caller: &Caller) -> Result<Streaming<HealthCheckResponse>,
     let request = HealthCheckRequest { service: String::new() };
     let answer = soon("a health watch", health(caller).watch(request)).await;
     answer.map(tonic::Response::into_inner).map_err(|status| told(&status))
+}
+
+#[tokio::test]
+async fn a_flood_of_refusals_costs_nobody_the_connection() {
+    let vendor = Vendor::start().await;
+    let gate = Gate::shut();
+    let held = gate.clone();
+    vendor.on_query(move |_, _| Answer::doing("").held(&held));
+    let gateway = Gateway::start(&vendor, &["--max-in-flight=1", "--attempt-timeout=60s"]).await;
+    let caller = gateway.caller().await;
+    let patient = tokio::spawn({
+        let caller = caller.clone();
+        async move { caller.query(query("1")).await }
+    });
+    eventually("it is under way", async || vendor.under_way() == 1).await;
+    // By hand, each request in two pieces, so that a message can meet its refusal on the way; and more of them than
+    // HTTP/2 lets streams end out of order (h2: 1,024 a connection).
+    let mut flood = TcpStream::connect(gateway.address()).await.unwrap();
+    flood.write_all(BEGINNING).await.unwrap();
+    let mut first = 1;
+    for _ in 0..25 {
+        let streams: Vec<u32> = (first..).step_by(2).take(100).collect();
+        first += 200;
+        let heads = streams.iter().map(|stream| frame(HEADERS, END_HEADERS, *stream, &query_headers()));
+        flood.write_all(&heads.collect::<Vec<_>>().concat()).await.unwrap();
+        // What makes them two pieces: nothing is waited for here.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let messages = streams.iter().map(|stream| frame(DATA, END_STREAM, *stream, &[0; 5]));
+        flood.write_all(&messages.collect::<Vec<_>>().concat()).await.unwrap();
+        let mut refused = 0;
+        while refused < streams.len() {
+            let (kind, flags, ..) = soon("a frame", read(&mut flood)).await.expect("the connection lasts");
+            assert_ne!(kind, GOAWAY, "the connection was closed for all who share it");
+            refused += usize::from(kind == HEADERS && flags & END_STREAM != 0);
+        }
+    }
+    gate.open();
+    soon("its answer", patient).await.unwrap().unwrap();
+    assert_eq!(vendor.queries(), 1);
 }
 
 #[tokio::test]
@@ -64,13 +117,9 @@ async fn queries_over_max_in_flight_are_refused_at_once() {
     for (caller, id) in [(&caller, "1"), (&gateway.caller().await, "3")] {
         assert_overloaded(&caller.refused(query(id)).await);
     }
-    // Nobody waits for the request of a call that is refused.
+    // The request of a call that is refused need not come to an end.
     let body = StreamBody::new(stream::pending::<Result<Frame<Bytes>, tonic::Status>>());
-    let unended = http::Request::post(format!("{}federation.v1.FederationTasks/QueryTask", caller.origin()))
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .body(Body::new(body))
-        .unwrap();
+    let unended = post(&caller, Body::new(body));
     let refused = soon("a refusal", caller.connection().call(unended)).await.unwrap();
     assert_eq!((refused.status().as_u16(), &refused.headers()["grpc-status"]), (200, &"8".parse().unwrap()));
     // Health and watches have room of their own.

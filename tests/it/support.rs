@@ -2,6 +2,7 @@
 
 mod answer;
 mod caller;
+pub(crate) mod frames;
 mod gateway;
 mod process;
 mod vendor;

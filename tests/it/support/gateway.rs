@@ -68,6 +68,11 @@ impl Gateway {
         Self { address, admin, shutdown, running }
     }
 
+    /// Where it serves gRPC.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
     /// A caller on a connection of its own.
     pub(crate) async fn caller(&self) -> Caller {
         Caller::connect(&self.address).await
