@@ -40,7 +40,8 @@ pub(super) fn duration(
 }
 
 /// An observation as callers get it: made for the first of them, shared by all.
-pub(super) fn form(id: &TaskId, observation: &Observation) -> Form {
+#[must_use]
+pub fn form(id: &TaskId, observation: &Observation) -> Form {
     let make = || {
         let answer = &observation.answer;
         let mut response =
