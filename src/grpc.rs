@@ -14,6 +14,7 @@ mod watch;
 
 pub use body::CallBody;
 pub use call::CallService;
+pub use convert::form;
 pub use health::HealthService;
 pub use message::{MAX_REQUEST, Message};
 pub use rooms::Rooms;

@@ -41,7 +41,8 @@ pub(super) fn duration(
 
 /// An observation as callers get it: made for the first of them, shared by all. Written from the observation's own
 /// texts, which the generated types would want copies of.
-pub(super) fn form(id: &TaskId, observation: &Observation) -> Form {
+#[must_use]
+pub fn form(id: &TaskId, observation: &Observation) -> Form {
     let make = || {
         let answer = &observation.answer;
         let task = task(id, answer);

@@ -495,14 +495,14 @@ async fn watchers_feel_nothing_but_time_over_seams_that_are_far_fail_and_revoke(
 #[tokio::test(start_paused = true)]
 async fn when_the_time_is_up_whoever_waits_is_told_and_nobody_waits_any_more() {
     let World { vendor, hub, .. } = world(vec![], 0);
-    let waiting = tokio::spawn({
-        let hub = hub.clone();
-        async move { hub.query(&id(), Freshness::New, caller(60)).await }
-    });
-    settle().await;
-    assert_eq!(vendor.under_way.load(Ordering::SeqCst), 1);
-    hub.end();
-    assert_eq!(waiting.await.unwrap().unwrap_err().reason, Reason::ShuttingDown);
+    let end = async {
+        settle().await;
+        assert_eq!(vendor.under_way.load(Ordering::SeqCst), 1);
+        hub.end();
+    };
+    let task = id();
+    let (waited, ()) = tokio::join!(hub.query(&task, Freshness::New, caller(60)), end);
+    assert_eq!(waited.unwrap_err().reason, Reason::ShuttingDown);
     let late = hub.query(&id(), Freshness::Shared, caller(60)).await;
     assert_eq!(late.unwrap_err().reason, Reason::ShuttingDown);
     hub.closed().await;

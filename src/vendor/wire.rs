@@ -46,10 +46,13 @@ pub(super) fn login_body(app_key: &str, app_secret: &str) -> Zeroizing<Vec<u8>> 
 
 /// An answer to queryTask, as far as it is documented.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Answer {
-    pub(super) result_code: String,
-    pub(super) result_message: String,
-    pub(super) state: State,
+pub struct Answer {
+    /// `resultCode`, "0" if all went well.
+    pub result_code: String,
+    /// `resultMessage`; may be empty.
+    pub result_message: String,
+    /// What it says of the task.
+    pub state: State,
 }
 
 /// Why a body is not the documented JSON: where, but nothing of what stands there.
@@ -84,7 +87,7 @@ impl From<serde_json::Error> for Malformed {
 ///
 /// # Errors
 /// If it is not the documented JSON.
-pub(super) fn answer(body: &[u8]) -> Result<Answer, Malformed> {
+pub fn answer(body: &[u8]) -> Result<Answer, Malformed> {
     let answer: WireAnswer = serde_json::from_str(text_of(body)?)?;
     let (raw_status, remark) =
         answer.task_info.map(|info| (info.status.0, info.remark.0)).unwrap_or_default();

@@ -68,10 +68,9 @@ async fn a_flood_of_refusals_costs_nobody_the_connection() {
     vendor.on_query(move |_, _| Answer::doing("").held(&held));
     let gateway = Gateway::start(&vendor, &["--max-in-flight=1", "--attempt-timeout=60s"]).await;
     let caller = gateway.caller().await;
-    let patient = tokio::spawn({
-        let caller = caller.clone();
-        async move { caller.query(query("1")).await }
-    });
+    let mut patient = JoinSet::new();
+    let waiting = caller.clone();
+    patient.spawn(async move { waiting.query(query("1")).await });
     eventually("it is under way", async || vendor.under_way() == 1).await;
     // By hand, each request in two pieces, so that a message can meet its refusal on the way; and more of them than
     // HTTP/2 lets streams end out of order (h2: 1,024 a connection).
@@ -95,7 +94,7 @@ async fn a_flood_of_refusals_costs_nobody_the_connection() {
         }
     }
     gate.open();
-    soon("its answer", patient).await.unwrap().unwrap();
+    soon("its answer", patient.join_next()).await.unwrap().unwrap().unwrap();
     assert_eq!(vendor.queries(), 1);
 }
 
