@@ -204,7 +204,7 @@ mod tests {
             role_ids: (0..number % 5).map(|role| "r".repeat(role)).collect(),
         };
         let failed = |number: usize| FailData {
-            federation_user: (number % 3 != 0).then(|| user(number)),
+            federation_user: (!number.is_multiple_of(3)).then(|| user(number)),
             fail_code: ["60101060003", "60101000109", "7", ""][number % 4].into(),
             fail_message: "m".repeat(number * 2),
         };

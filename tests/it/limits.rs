@@ -47,7 +47,7 @@ fn post(caller: &Caller, body: Body) -> http::Request<Body> {
         .header("content-type", "application/grpc")
         .header("te", "trailers")
         .body(body)
-        .unwrap()
+        .expect("a request of constants")
 }
 
 fn health(caller: &Caller) -> HealthClient<crate::support::Connection> {

@@ -32,7 +32,7 @@ pub(crate) fn query_headers() -> Vec<u8> {
     ];
     // Literal fields, never indexed (RFC 7541, 6.2.2), with lengths below 127.
     let field = |(name, value): (&str, &str)| {
-        let part = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
+        let part = |text: &str| [&[u8::try_from(text.len()).expect("short texts")], text.as_bytes()].concat();
         [vec![0], part(name), part(value)].concat()
     };
     headers.map(field).concat()
