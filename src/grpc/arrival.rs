@@ -52,6 +52,17 @@ impl Arrival {
         Self { method, at, deadline, is_readable, trace_id, task: None, span }
     }
 
+    /// Until when a query is waited for: the caller's deadline bounds everything; without one `request-timeout` does.
+    pub(super) fn query_deadline(&self, request_timeout: Duration) -> Instant {
+        self.deadline.unwrap_or(self.at + request_timeout)
+    }
+
+    /// Until when a watch's first answer is waited for: whichever of the two is sooner.
+    pub(super) fn watch_deadline(&self, request_timeout: Duration) -> Instant {
+        let bound = self.at + request_timeout;
+        self.deadline.map_or(bound, |own| own.min(bound))
+    }
+
     /// A call whose `grpc-timeout` can't be read is refused.
     pub(super) fn check(&self) -> Result<(), Status> {
         if self.is_readable {

@@ -17,7 +17,7 @@ use crate::limits::Place;
 use crate::metrics::Call;
 
 pub(super) const GRPC_STATUS: &str = "grpc-status";
-/// What stands before the messages of every good answer, and after them: a copy costs a third of what making it does.
+/// What stands before the messages of every good answer, and after them: copied, as to make them anew costs more.
 static HEAD: LazyLock<HeaderMap> = LazyLock::new(|| one(header::CONTENT_TYPE, "application/grpc"));
 static OK: LazyLock<HeaderMap> = LazyLock::new(|| one(HeaderName::from_static(GRPC_STATUS), "0"));
 

@@ -120,8 +120,7 @@ impl Inner {
         mut arrival: Arrival,
         end: End,
     ) -> Answered {
-        // The caller's deadline bounds everything; without one `request-timeout` does.
-        let deadline = arrival.deadline.unwrap_or(arrival.at + self.request_timeout);
+        let deadline = arrival.query_deadline(self.request_timeout);
         let answer = async {
             let request = in_time(request.read(), deadline, &arrival, self.shutdown.ended()).await?;
             self.tasks.query_task(request, &mut arrival).await.map(Answer::Message)
@@ -138,8 +137,7 @@ impl Inner {
         mut arrival: Arrival,
         end: End,
     ) -> Answered {
-        let bound = arrival.at + self.request_timeout;
-        let deadline = arrival.deadline.map_or(bound, |own| own.min(bound));
+        let deadline = arrival.watch_deadline(self.request_timeout);
         let answer = async {
             let request = in_time(request.read(), deadline, &arrival, self.drained()).await?;
             self.tasks.watch_task(request, &mut arrival).await.map(Answer::Messages)

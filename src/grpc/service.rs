@@ -44,7 +44,7 @@ impl TasksService {
             Some(age) => Freshness::Within(age),
         };
         arrival.concerns(&id);
-        let deadline = arrival.deadline.unwrap_or(arrival.at + self.request_timeout);
+        let deadline = arrival.query_deadline(self.request_timeout);
         let caller = Caller { arrived: arrival.at, deadline, is_own_deadline: arrival.deadline.is_some() };
         let answered = self.hub.query(&id, freshness, caller).await;
         let answered = answered.map_err(|failure| arrival.refuse(&failure))?;
@@ -65,8 +65,7 @@ impl TasksService {
         if self.shutdown.is_draining() {
             return Err(arrival.refuse(&Failure::shutting_down()));
         }
-        let bound = arrival.at + self.request_timeout;
-        let deadline = arrival.deadline.map_or(bound, |own| own.min(bound));
+        let deadline = arrival.watch_deadline(self.request_timeout);
         let caller =
             Caller { arrived: arrival.at, deadline, is_own_deadline: arrival.deadline == Some(deadline) };
         let demand = WatchDemand { interval, deadline: arrival.deadline };
