@@ -1,6 +1,7 @@
 //! The composition root: settings become parts, the parts are tied together and run until the drain is over. What
 //! ties two rooms that must not know each other stands here.
 
+mod parts;
 mod secret_file;
 
 use std::num::NonZeroU32;
@@ -31,6 +32,8 @@ use crate::tasks::{self, Hub, Seams, Upstream};
 use crate::token::secret::Secret;
 use crate::token::{self, Tokens};
 use crate::vendor::{self, Client, SharedSecret, Vendor};
+pub use parts::PartEnded;
+use parts::Parts;
 use secret_file::SecretFile;
 
 /// What a sandbox is asked with: it takes anything.
@@ -187,33 +190,33 @@ impl App {
     pub async fn run(self) -> Result<(), PartEnded> {
         let Self { server, shutdown, hub, health, drain_timeout, .. } = self;
         // Each of these runs for as long as the process; their owner is this function, which ends them at its end.
-        let mut parts = JoinSet::new();
+        let mut parts = Parts::default();
         let stop = Shutdown::new();
         if let Some(sandbox) = self.sandbox {
             let stop = stop.clone();
-            parts.spawn(async move { sandbox.run(stop.draining()).await });
+            parts.run("sandbox", async move { sandbox.run(stop.draining()).await });
         }
         if let Some(admin) = self.admin {
             let stop = stop.clone();
-            parts.spawn(async move { admin.run(stop.draining()).await });
+            parts.run("admin", async move { admin.run(stop.draining()).await });
         }
         let tokens = self.tokens;
-        parts.spawn(async move { tokens.run().await });
+        parts.run("token", async move { tokens.run().await });
         if let Some(secret_file) = self.secret_file {
-            parts.spawn(secret_file.run());
+            parts.run("app-secret-file", secret_file.run());
         }
         let sweeper = hub.clone();
-        parts.spawn(async move { sweeper.run().await });
+        parts.run("sweeper", async move { sweeper.run().await });
         let mut serving = JoinSet::new();
         serving.spawn(server.run(self.service, shutdown.clone()));
-        let outcome = tokio::select! {
+        let mut outcome = tokio::select! {
             biased;
             () = shutdown.draining() => Ok(()),
-            Some(ended) = parts.join_next() => {
+            ended = parts.ended() => {
                 // Without one of its parts a gateway would answer health and nothing else: better an end than that.
-                tracing::error!(ended = ?ended.err(), "a part of the gateway ended; shutting down");
+                tracing::error!(part = ended.0, "a part of the gateway ended; shutting down");
                 shutdown.drain();
-                Err(PartEnded)
+                Err(ended)
             }
         };
         health.set_draining();
@@ -221,30 +224,34 @@ impl App {
         let began = tokio::time::Instant::now();
         let last_call = drain_timeout.saturating_sub(LAST_CALL.min(drain_timeout / 4));
         let finished = async {
-            while serving.join_next().await.is_some() {}
+            let mut served = Ok(());
+            while let Some(ended) = serving.join_next().await {
+                // It has said why.
+                if !matches!(ended, Ok(Ok(()))) {
+                    served = Err(PartEnded("server"));
+                }
+            }
             hub.closed().await;
+            served
         };
         tokio::pin!(finished);
-        if tokio::time::timeout_at(began + last_call, &mut finished).await.is_err() {
+        let mut served = tokio::time::timeout_at(began + last_call, &mut finished).await;
+        if served.is_err() {
             tracing::warn!("calls are unfinished at the end of the drain");
             shutdown.end();
             hub.end();
-            if tokio::time::timeout_at(began + drain_timeout, &mut finished).await.is_err() {
-                tracing::warn!("connections are cut");
-            }
+            served = tokio::time::timeout_at(began + drain_timeout, &mut finished).await;
+        }
+        match served {
+            Ok(served) => outcome = outcome.and(served),
+            Err(_) => tracing::warn!("connections are cut"),
         }
         stop.drain();
-        parts.abort_all();
-        while parts.join_next().await.is_some() {}
+        parts.stop().await;
         tracing::info!(seconds = began.elapsed().as_secs_f64(), "drained");
         outcome
     }
 }
-
-/// A part of the gateway ended before it was told to; the log says which.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a part of the gateway ended before its time")]
-pub struct PartEnded;
 
 /// What the environment says of proxies, for `https` upstreams alone.
 #[derive(Clone, Debug, Default)]
@@ -318,5 +325,52 @@ impl Upstream for VendorUpstream {
 
     fn polls_may_start(&self) -> BoxFuture<'_, ()> {
         self.permits.polls_may_start()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::settings::{self, flags};
+    use crate::token::{Grant, Login};
+
+    #[derive(Debug)]
+    struct Broken;
+
+    impl Login for Broken {
+        fn login(&self) -> BoxFuture<'_, Result<Grant, Failure>> {
+            Box::pin(async { panic!("on purpose") })
+        }
+    }
+
+    /// A gateway that nobody calls, and its shutdown.
+    async fn app() -> (App, Shutdown) {
+        let flags = ["--sandbox", "--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0"];
+        let command = clap::Command::new("serve").no_binary_name(true);
+        let command = command.arg(flags::sandbox()).args(flags::all());
+        let matches = command.try_get_matches_from(flags).unwrap();
+        let settings = settings::resolve(&matches, &BTreeMap::<&str, &str>::new()).unwrap().settings;
+        let shutdown = Shutdown::new();
+        (App::start(settings, Proxy::default(), shutdown.clone()).await.unwrap(), shutdown)
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_part_is_the_end_of_the_gateway_and_is_told() {
+        let (mut app, _shutdown) = app().await;
+        let store = Arc::new(token::store::Memory::new());
+        app.tokens = Arc::new(Tokens::new(Box::new(Broken), store, 3, app.health.clone(), Metrics::new()));
+        let health = app.health.clone();
+        let ended = tokio::time::timeout(Duration::from_secs(20), app.run()).await;
+        assert_eq!(ended.unwrap(), Err(PartEnded("token")));
+        assert!(health.standing().draining);
+    }
+
+    #[tokio::test]
+    async fn a_drain_is_no_failure() {
+        let (app, shutdown) = app().await;
+        shutdown.drain();
+        assert_eq!(app.run().await, Ok(()));
     }
 }

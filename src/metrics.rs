@@ -4,7 +4,7 @@
 
 mod calls;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
@@ -24,6 +24,17 @@ pub const OK: &str = "ok";
 /// From what a gateway's own memory needs to what `request-timeout` allows by default, in seconds.
 const BUCKETS: [f64; 14] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
+
+/// Panics of the process: a hook that knows no gateway counts them.
+static PANICS: LazyLock<IntCounter> = LazyLock::new(|| {
+    IntCounter::new("federation_panics_total", "Panics of the process: each is a defect, and logged.")
+        .expect("the name and the help are constants")
+});
+
+/// Counts a panic of the process, in all its gateways' metrics.
+pub fn count_panic() {
+    PANICS.inc();
+}
 
 /// The vendor's two calls, as labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,6 +145,7 @@ impl Metrics {
             GaugeVec::new(Opts::new("federation_build_info", "What runs here; always 1."), &["version"]),
         );
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
+        registry.register(Box::new(PANICS.clone())).expect("each metric is registered once");
         registry.register(Box::new(ProcessCollector::for_self())).expect("each metric is registered once");
         let gauge = |name: &str, help: &str| register(&registry, IntGauge::new(name, help));
         let inner = Inner {
@@ -313,6 +325,7 @@ mod tests {
             "federation_pollers 0",
             "federation_upstream_in_flight 1",
             "process_open_fds",
+            "federation_panics_total ",
             concat!(r#"federation_build_info{version=""#, env!("CARGO_PKG_VERSION"), r#""} 1"#),
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");

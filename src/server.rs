@@ -28,6 +28,11 @@ pub struct BindError {
     pub source: io::Error,
 }
 
+/// A loop that takes connections ended before it was told to: its address is one that nobody answers on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a loop that takes connections ended before its time")]
+pub struct LoopEnded;
+
 /// A gRPC server that listens, and does not answer yet.
 #[derive(Debug)]
 pub struct Server {
@@ -55,7 +60,10 @@ impl Server {
 
     /// Serves until the drain is over: takes nothing new from its beginning on, and returns when the last
     /// connection is gone. Connections that outlast [`Shutdown::ended`] are cut.
-    pub async fn run<S, B>(self, service: S, shutdown: Shutdown)
+    ///
+    /// # Errors
+    /// If a listener's loop died; then the drain is begun, so that the calls of the others come to their ends.
+    pub async fn run<S, B>(self, service: S, shutdown: Shutdown) -> Result<(), LoopEnded>
     where
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
             + Clone
@@ -68,9 +76,15 @@ impl Server {
             tracing::info!(addr = %listener.local_addr(), server = "grpc", "listening");
             loops.spawn(take_connections(listener, service.clone(), shutdown.clone()));
         }
+        let mut outcome = Ok(());
         while let Some(ended) = loops.join_next().await {
-            report(&ended);
+            if let Err(error) = ended {
+                tracing::error!(%error, "a loop that takes connections ended");
+                shutdown.drain();
+                outcome = Err(LoopEnded);
+            }
         }
+        outcome
     }
 }
 
@@ -102,5 +116,57 @@ where
 fn report(ended: &Result<(), JoinError>) {
     if let Err(error) = ended {
         tracing::error!(%error, "a connection's task died");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{Ready, ready};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    /// A service that can't be had for one more connection, once it is told so.
+    #[derive(Default)]
+    struct Brittle(Arc<AtomicBool>);
+
+    impl Clone for Brittle {
+        fn clone(&self) -> Self {
+            assert!(!self.0.load(Ordering::SeqCst), "broken on purpose");
+            Self(Arc::clone(&self.0))
+        }
+    }
+
+    impl Service<Request<Incoming>> for Brittle {
+        type Response = Response<tonic::body::Body>;
+        type Error = Infallible;
+        type Future = Ready<Result<Self::Response, Infallible>>;
+
+        fn call(&self, _: Request<Incoming>) -> Self::Future {
+            ready(Ok(Response::new(tonic::body::Body::empty())))
+        }
+    }
+
+    #[tokio::test]
+    async fn the_end_of_one_loop_drains_all_and_is_told() {
+        let server = Server::bind(&["127.0.0.1:0".to_owned(), "127.0.0.1:0".to_owned()]).await.unwrap();
+        let addresses: Vec<_> = server.addresses().map(str::to_owned).collect();
+        let (service, shutdown) = (Brittle::default(), Shutdown::new());
+        let is_broken = Arc::clone(&service.0);
+        let mut running = JoinSet::new();
+        running.spawn(server.run(service, shutdown.clone()));
+        // On one thread: both loops have begun when this goes on.
+        tokio::task::yield_now().await;
+        tokio::task::yield_now().await;
+        is_broken.store(true, Ordering::SeqCst);
+        let _last = TcpStream::connect(&addresses[0]).await.unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(20), running.join_next()).await;
+        assert_eq!(ended.unwrap().unwrap().unwrap(), Err(LoopEnded));
+        assert!(shutdown.is_draining());
+        assert!(TcpStream::connect(&addresses[1]).await.is_err());
     }
 }

@@ -102,6 +102,20 @@ pub fn init(filter: &str, format: Format) -> Result<(), Error> {
     tracing_subscriber::registry().with(filter).with(lines).try_init().map_err(Error::Installed)
 }
 
+/// Writes panics as log lines from now on, and tells `count` of each.
+///
+/// What a panic says may hold data (an `expect` shows its error's), so only a text that stands so in the code is
+/// written; the place tells the rest.
+pub fn log_panics(count: fn()) {
+    std::panic::set_hook(Box::new(move |panic| {
+        count();
+        let place = panic.location().map(tracing::field::display);
+        let text = panic.payload().downcast_ref::<&'static str>().copied();
+        let thread = std::thread::current();
+        tracing::error!(place, text, thread = thread.name(), "panicked: a defect of the gateway");
+    }));
+}
+
 fn lines<S, W>(as_text: bool, is_coloured: bool, writer: W) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'span> LookupSpan<'span>,

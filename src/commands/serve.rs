@@ -8,6 +8,7 @@ use clap::Command;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::{App, Proxy, StartError};
+use crate::metrics;
 use crate::settings::{LogFormat, Settings, flags};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
@@ -46,6 +47,7 @@ pub fn run(settings: Settings) -> ExitCode {
         super::complain(format_args!("log: {error}"));
         return ExitCode::from(super::BAD_USAGE);
     }
+    telemetry::log_panics(metrics::count_panic);
     raise_open_files();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

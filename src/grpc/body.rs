@@ -1,5 +1,6 @@
 //! The body of a call's answer: its messages and trailers, and the count of the call when it has come to its end.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::LazyLock;
 use std::task::{Context, Poll, ready};
@@ -13,8 +14,10 @@ use tonic::body::Body;
 use tracing::Span;
 
 use super::message::Message;
+use super::status;
 use crate::limits::Place;
 use crate::metrics::Call;
+use crate::task::failure::Failure;
 
 pub(super) const GRPC_STATUS: &str = "grpc-status";
 /// What stands before the messages of every good answer, and after them: copied, as to make them anew costs more.
@@ -115,7 +118,7 @@ impl http_body::Body for CallBody {
                 };
                 Some(Ok(Frame::trailers(trailers)))
             }
-            Content::Messages(messages) => match ready!(messages.as_mut().poll_next(cx)) {
+            Content::Messages(messages) => match ready!(caught(|| messages.as_mut().poll_next(cx))) {
                 Some(Ok(message)) => Some(Ok(Frame::data(message))),
                 ended => {
                     *content = Content::None;
@@ -127,8 +130,13 @@ impl http_body::Body for CallBody {
                     *content = Content::None;
                     Some(Ok(Frame::trailers(trailers(status))))
                 } else {
-                    let frame = ready!(Pin::new(body).poll_frame(cx));
-                    frame.map(|frame| frame.map(|frame| frame.map_data(Message::from)))
+                    match ready!(caught(|| Pin::new(body).poll_frame(cx))) {
+                        Some(Err(status)) => {
+                            *content = Content::None;
+                            Some(Ok(Frame::trailers(trailers(status))))
+                        }
+                        frame => frame.map(|frame| frame.map(|frame| frame.map_data(Message::from))),
+                    }
                 }
             }
         };
@@ -159,6 +167,12 @@ impl http_body::Body for CallBody {
             _ => SizeHint::default(),
         }
     }
+}
+
+/// What a stream has next. Its panic is its caller's last word, as a failure is.
+fn caught<T>(poll: impl FnOnce() -> Poll<Option<Result<T, Status>>>) -> Poll<Option<Result<T, Status>>> {
+    catch_unwind(AssertUnwindSafe(poll))
+        .unwrap_or_else(|_| Poll::Ready(Some(Err(status::of(&Failure::defect())))))
 }
 
 fn ok() -> HeaderMap {
@@ -208,7 +222,7 @@ impl End {
 
 impl Drop for End {
     fn drop(&mut self) {
-        if self.meter.is_some() {
+        if self.meter.is_some() && !std::thread::panicking() {
             self.span.record("outcome", tracing::field::debug(tonic::Code::Cancelled));
             self.span.in_scope(|| tracing::debug!("caller left"));
         }
@@ -217,9 +231,38 @@ impl Drop for End {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use futures_util::stream;
+    use http_body_util::{BodyExt as _, StreamBody};
+
     use super::*;
     use crate::limits::Room;
     use crate::metrics::{Method, Metrics};
+
+    /// A call's answer to its end: the code that its caller gets, and what the call was counted as.
+    async fn end_of(answer: Answer) -> (String, String) {
+        let metrics = Metrics::new();
+        let end = End::new(metrics.call(Method::WatchTask), None, Span::none());
+        let body = CallBody::answer(Ok(answer), end, None).into_body();
+        let trailers = body.collect().await.unwrap().trailers().cloned().unwrap();
+        let counted = metrics.render();
+        let counted = counted.lines().filter(|line| line.starts_with("grpc_server_handled_total"));
+        let counted = counted.filter(|line| line.ends_with(" 1")).collect();
+        (trailers[GRPC_STATUS].to_str().unwrap().to_owned(), counted)
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_a_stream_is_its_callers_internal() {
+        let messages = stream::poll_fn(|_| -> Poll<Option<Result<Message, Status>>> { panic!("on purpose") });
+        let made = StreamBody::new(stream::poll_fn(|_| -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+            panic!("on purpose")
+        }));
+        for answer in [Answer::Messages(Box::pin(messages)), Answer::Made(Response::new(Body::new(made)))] {
+            let (code, counted) = end_of(answer).await;
+            assert_eq!(code, "13");
+            assert!(counted.contains(r#"grpc_code="Internal""#), "{counted}");
+        }
+    }
 
     #[tokio::test]
     async fn there_is_room_again_before_a_caller_sees_the_end() {

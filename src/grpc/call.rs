@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,9 +69,19 @@ impl CallService {
 impl<B: RequestBody> Service<Request<B>> for CallService {
     type Response = Response<CallBody>;
     type Error = Infallible;
-    type Future = Either<Ready<Answered>, BoxFuture<'static, Answered>>;
+    type Future = Answering;
 
     fn call(&self, request: Request<B>) -> Self::Future {
+        // This runs on the connection's own task: what it panicked with would end all calls of the connection.
+        catch_unwind(AssertUnwindSafe(|| self.begin(request))).unwrap_or_else(|_| {
+            let defect = status::of(&Failure::defect()).into_http();
+            Either::Left(at_once(Ok(defect.map(|()| CallBody::none()))))
+        })
+    }
+}
+
+impl CallService {
+    fn begin<B: RequestBody>(&self, request: Request<B>) -> Answering {
         let inner = Arc::clone(&self.0);
         let method = Method::from_path(request.uri().path());
         let meter = inner.metrics.call(method);
@@ -105,6 +115,7 @@ impl<B: RequestBody> Service<Request<B>> for CallService {
 }
 
 type Answered = Result<Response<CallBody>, Infallible>;
+type Answering = Either<Ready<Answered>, BoxFuture<'static, Answered>>;
 
 fn boxed(
     answered: impl Future<Output = Answered> + Send + 'static,
@@ -203,5 +214,79 @@ async fn in_time<T>(
         request = read => request,
         () = tokio::time::sleep_until(deadline) => Err(arrival.refuse(&Failure::deadline())),
         () = time_is_up => Err(arrival.refuse(&Failure::shutting_down())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http_body_util::Full;
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Event, Metadata, Subscriber, subscriber};
+
+    use super::*;
+    use crate::limits::Room;
+    use crate::retry::terms::Terms;
+    use crate::task::Observation;
+    use crate::task::TaskId;
+    use crate::tasks::{Config, Hub, Seams, Upstream};
+
+    /// Nobody is asked here.
+    #[derive(Debug)]
+    struct Nobody;
+
+    impl Upstream for Nobody {
+        fn query_task(&self, _: TaskId, _: Terms) -> BoxFuture<'static, Result<Observation, Failure>> {
+            Box::pin(at_once(Err(Failure::deadline())))
+        }
+        fn polls_may_start(&self) -> BoxFuture<'_, ()> {
+            Box::pin(at_once(()))
+        }
+    }
+
+    /// A log that breaks with the first span, which is before a call has a task of its own.
+    struct Broken;
+
+    impl Subscriber for Broken {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            panic!("on purpose")
+        }
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn event(&self, _: &Event<'_>) {}
+        fn enter(&self, _: &Id) {}
+        fn exit(&self, _: &Id) {}
+    }
+
+    #[tokio::test]
+    async fn a_panic_before_a_call_is_under_way_is_its_callers_internal() {
+        let second = Duration::from_secs(1);
+        let config = Config {
+            done_cache_ttl: second,
+            cache_capacity: 1,
+            poll_min: second,
+            poll_max: second,
+            watch_give_up: second,
+            request_timeout: second,
+        };
+        let (metrics, shutdown) = (Metrics::new(), Shutdown::new());
+        let hub = Hub::new(config, Arc::new(Nobody), Seams::in_memory(), metrics.clone());
+        let tasks = TasksService::new(hub, second, shutdown.clone());
+        let rooms = Rooms { in_flight: Room::new(1), watches: Room::new(1) };
+        let service = CallService::new(tasks, Routes::default(), rooms, metrics.clone(), second, shutdown);
+        // There is one place: the second call finds it free again.
+        for count in ["1", "2"] {
+            let request = Request::post("/federation.v1.FederationTasks/QueryTask");
+            let request = request.body(Full::<Bytes>::default()).unwrap();
+            let Ok(response) = subscriber::with_default(Broken, || service.call(request)).await;
+            assert_eq!(response.headers()[super::super::body::GRPC_STATUS], "13");
+            let counted = metrics.render();
+            let internal = r#"grpc_server_handled_total{grpc_code="Internal",grpc_method="QueryTask""#;
+            let internal = counted.lines().find(|line| line.starts_with(internal)).unwrap();
+            assert_eq!(internal.rsplit_once(' ').unwrap().1, count);
+        }
     }
 }

@@ -79,6 +79,7 @@ const CODES: [&str; 17] = [
 ];
 const CODE_CANCELED: usize = 1;
 const CODE_UNKNOWN: usize = 2;
+const CODE_INTERNAL: usize = 13;
 
 /// Every series, resolved once, so that a call costs no look-up.
 #[derive(Debug)]
@@ -138,7 +139,8 @@ impl Call {
         Self { metrics, method, began: Instant::now(), code: CODE_CANCELED }
     }
 
-    /// Says with which gRPC code it ended; without this it counts as canceled by its caller.
+    /// Says with which gRPC code it ended; without this it counts as canceled by its caller, or as ended by the panic
+    /// that it is dropped in.
     pub fn finish(mut self, code: i32) {
         self.code = usize::try_from(code).ok().filter(|code| *code < CODES.len()).unwrap_or(CODE_UNKNOWN);
     }
@@ -152,6 +154,9 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
+        if self.code == CODE_CANCELED && std::thread::panicking() {
+            self.code = CODE_INTERNAL;
+        }
         let series = self.metrics.0.calls.series(self.method);
         series.handled[self.code].inc();
         series.seconds.observe(self.began.elapsed().as_secs_f64());

@@ -268,8 +268,9 @@ impl Hub {
         // Also when this is torn down, nobody may join a call that is dead.
         let cleared = Cleared { hub: &self, task: &task, call };
         let outcome = self.0.upstream.query_task(task.clone(), terms).await;
-        std::mem::forget(cleared);
         self.settle(&task, call, &outcome);
+        // It is settled: a look for it would find nothing.
+        std::mem::forget(cleared);
     }
 
     /// Remembers what a call brought, starts the poller that waits for its first answer, and tells those who wait.
@@ -287,10 +288,10 @@ impl Hub {
                     watched.show(first.clone());
                     slot.watched = None;
                 } else {
-                    watched.is_polled = true;
                     let poller =
                         Poller::new(self.clone(), task.clone(), watched, first.clone(), &self.0.config);
                     self.0.tasks.spawn(poller.run());
+                    watched.is_polled = true;
                 }
             }
             shard.clear(task);
