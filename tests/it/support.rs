@@ -33,3 +33,8 @@ pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool)
 pub(crate) async fn soon<F: Future>(what: &str, future: F) -> F::Output {
     tokio::time::timeout(LONG, future).await.unwrap_or_else(|_| panic!("never ended: {what}"))
 }
+
+/// How many tasks there are in this test's runtime: its gateway's, its vendor's and its callers'.
+pub(crate) fn alive_tasks() -> usize {
+    tokio::runtime::Handle::current().metrics().num_alive_tasks()
+}

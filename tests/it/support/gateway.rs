@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use federation_gateway::app::{App, Proxy, StartError};
 use federation_gateway::commands::serve;
+use federation_gateway::server;
 use federation_gateway::settings;
 use federation_gateway::shutdown::Shutdown;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -22,7 +23,7 @@ const FLAGS: [&str; 4] =
     ["--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0", "--app-key=planted-key", "--drain-timeout=5s"];
 
 /// A gateway that listens and does not answer yet.
-async fn app(flags: &[&str], shutdown: Shutdown) -> Result<App, StartError> {
+async fn app(flags: &[&str], connections: server::Config, shutdown: Shutdown) -> Result<App, StartError> {
     let given = |name: &str| flags.iter().any(|flag| flag.starts_with(name));
     let own = FLAGS.iter().filter(|flag| !given(flag.split('=').next().unwrap_or_default()));
     let line = ["serve"].iter().chain(own).chain(flags);
@@ -31,8 +32,9 @@ async fn app(flags: &[&str], shutdown: Shutdown) -> Result<App, StartError> {
     if !given("--app-secret-file") {
         variables.insert("FEDERATION_APP_SECRET", SECRET);
     }
-    let resolved = settings::resolve(&matches, &variables).expect("the settings are sound");
-    App::start(resolved.settings, Proxy::default(), shutdown).await
+    let mut settings = settings::resolve(&matches, &variables).expect("the settings are sound").settings;
+    settings.connections = connections;
+    App::start(settings, Proxy::default(), shutdown).await
 }
 
 /// The running gateway.
@@ -59,8 +61,22 @@ impl Gateway {
 
     /// One that asks whatever the flags say.
     pub(crate) async fn start_at(flags: &[&str]) -> Self {
+        Self::start_for(flags, server::Config::default()).await
+    }
+
+    /// One that asks the vendor, may not have a token yet, and has another patience with callers than the contract's.
+    pub(crate) async fn start_impatient(
+        vendor: &Vendor,
+        flags: &[&str],
+        connections: server::Config,
+    ) -> Self {
+        let url = format!("--base-url={}", vendor.url());
+        Self::start_for(&[&[url.as_str()], flags].concat(), connections).await
+    }
+
+    async fn start_for(flags: &[&str], connections: server::Config) -> Self {
         let shutdown = Shutdown::new();
-        let app = app(flags, shutdown.clone()).await.expect("it starts");
+        let app = app(flags, connections, shutdown.clone()).await.expect("it starts");
         let address = app.addresses().next().expect("it listens").to_owned();
         let admin = app.admin_address().expect("it has a side door").to_owned();
         let mut running = JoinSet::new();
@@ -94,6 +110,33 @@ impl Gateway {
         line.and_then(|line| line.rsplit_once(' ')?.1.parse().ok()).unwrap_or_default()
     }
 
+    /// How many calls of that method ended so.
+    pub(crate) async fn handled(&self, method: &str, code: &str) -> f64 {
+        let labels = format!(r#"grpc_code="{code}",{}"#, labels(method));
+        self.metric(&format!("grpc_server_handled_total{{{labels}}}")).await
+    }
+
+    /// How many calls of that method came.
+    pub(crate) async fn started(&self, method: &str) -> f64 {
+        self.metric(&format!("grpc_server_started_total{{{}}}", labels(method))).await
+    }
+
+    /// How many exchanges about tasks ended so.
+    pub(crate) async fn exchanges(&self, outcome: &str) -> f64 {
+        let labels = format!(r#"endpoint="queryTask",outcome="{outcome}""#);
+        self.metric(&format!("federation_upstream_requests_total{{{labels}}}")).await
+    }
+
+    /// Waits until nobody watches, nothing is polled and no try is under way.
+    pub(crate) async fn idle(&self) {
+        let names = ["federation_watchers", "federation_pollers", "federation_upstream_in_flight"];
+        eventually("nothing is under way", async || {
+            let text = self.metrics().await;
+            names.iter().all(|name| text.lines().any(|line| line == format!("{name} 0")))
+        })
+        .await;
+    }
+
     pub(crate) fn drain(&self) {
         self.shutdown.drain();
     }
@@ -110,6 +153,11 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         self.shutdown.end();
     }
+}
+
+fn labels(method: &str) -> String {
+    let kind = if method == "WatchTask" { "server_stream" } else { "unary" };
+    format!(r#"grpc_method="{method}",grpc_service="federation.v1.FederationTasks",grpc_type="{kind}""#)
 }
 
 /// One GET over a connection of its own; status 0 if nobody answers.
