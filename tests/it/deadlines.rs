@@ -3,25 +3,18 @@
 
 use std::time::Duration;
 
-use federation_gateway::server;
 use futures_util::future::join_all;
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tonic::Request;
 
 use crate::support::frames::{BEGINNING, call};
 use crate::support::{
-    Answer, Caller, Gate, Gateway, LONG, Messages, Told, Vendor, done, eventually, query, soon, told, watch,
+    Answer, Caller, Gate, Gateway, LONG, Messages, Told, Vendor, bounded, done, eventually, query, soon,
+    told, watch,
 };
 
-/// Longer than a living caller takes to answer a ping, also on a busy machine.
-const CONNECTIONS: server::Config = server::Config {
-    handshake: LONG,
-    ping_every: Duration::from_millis(300),
-    ping_timeout: Duration::from_secs(4),
-};
 const DEADLINE: Duration = Duration::from_secs(2);
 /// How many wait for the rate before the call does: more than come to their turn within a test.
 const IN_LINE: usize = 25;
@@ -103,7 +96,7 @@ impl Wait {
         }
         let in_flight = format!("--max-in-flight={in_flight}");
         flags.push(&in_flight);
-        let gateway = Gateway::start_impatient(&vendor, &flags, CONNECTIONS).await;
+        let gateway = Gateway::start_impatient(&vendor, &flags).await;
         match self {
             Self::Login => eventually("it logs in", async || vendor.logins() == 1).await,
             Self::NextLogin => {
@@ -151,12 +144,6 @@ impl Wait {
                 Self::RetryAfter => scene.gateway.exchanges("upstream_unavailable").await == 1.0,
             }
     }
-}
-
-fn bounded<T>(message: T, timeout: Duration) -> Request<T> {
-    let mut request = Request::new(message);
-    request.set_timeout(timeout);
-    request
 }
 
 /// A call on a connection of its own, as far as it needs one of the generated client's.

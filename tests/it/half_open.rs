@@ -3,24 +3,19 @@
 use std::time::Duration;
 
 use federation_gateway::pb::WatchReason;
-use federation_gateway::server;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::support::frames::{BEGINNING, DATA, GOAWAY, PING, SETTINGS, WINDOW_UPDATE, call, frame, read};
-use crate::support::{Answer, Gateway, LONG, Vendor, alive_tasks, eventually, query, soon, told, watch};
-
-const POLL_MIN: Option<Duration> = Some(Duration::from_millis(50));
-/// Longer than a living caller takes to answer a ping, also on a busy machine.
-const CONNECTIONS: server::Config = server::Config {
-    handshake: Duration::from_secs(2),
-    ping_every: Duration::from_millis(300),
-    ping_timeout: Duration::from_secs(4),
+use crate::support::{
+    Answer, Gateway, IMPATIENT, LONG, Vendor, alive_tasks, eventually, query, soon, told, watch,
 };
 
+const POLL_MIN: Option<Duration> = Some(Duration::from_millis(50));
+
 async fn gateway(vendor: &Vendor, flags: &[&str]) -> Gateway {
-    let gateway = Gateway::start_impatient(vendor, flags, CONNECTIONS).await;
+    let gateway = Gateway::start_impatient(vendor, flags).await;
     eventually("it has a token", async || gateway.get("/readyz").await.0 == 200).await;
     gateway
 }
@@ -46,7 +41,7 @@ async fn a_watcher_that_answers_no_ping_is_let_go_and_the_living_one_beside_it_i
         }
     }
     assert!(is_pinged && is_told);
-    assert!(start.elapsed() >= CONNECTIONS.ping_timeout, "{:?}", start.elapsed());
+    assert!(start.elapsed() >= IMPATIENT.ping_timeout, "{:?}", start.elapsed());
     eventually("one watcher is left", async || gateway.metric("federation_watchers").await == 1.0).await;
     eventually("one poller is left", async || gateway.metric("federation_pollers").await == 1.0).await;
     assert_eq!(gateway.handled("WatchTask", "Canceled").await, 2.0);
@@ -108,7 +103,7 @@ async fn a_connection_that_does_not_begin_in_time_is_closed() {
     };
     let ends = tokio::join!(begin(b""), begin(&BEGINNING[..1]), begin(&BEGINNING[..23]), begin(b"GET / "));
     for (after, answered) in [ends.0, ends.1, ends.2] {
-        assert!(after >= CONNECTIONS.handshake && answered == 0, "{after:?} {answered}");
+        assert!(after >= IMPATIENT.handshake && answered == 0, "{after:?} {answered}");
     }
     // What is no HTTP/2 is not waited for.
     assert_eq!(ends.3.1, 0);

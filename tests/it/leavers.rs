@@ -6,10 +6,10 @@ use std::time::Duration;
 use federation_gateway::pb::{QueryTaskResponse, WatchReason};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tonic::{Request, Status};
+use tonic::Status;
 
 use crate::support::{
-    Answer, Caller, Gate, Gateway, LONG, Messages, Vendor, eventually, query, soon, told, watch,
+    Answer, Caller, Gate, Gateway, LONG, Messages, Vendor, bounded, eventually, query, soon, told, watch,
 };
 
 const HOUR: Option<Duration> = Some(Duration::from_secs(3600));
@@ -17,12 +17,6 @@ const POLL_MIN: Option<Duration> = Some(Duration::from_millis(50));
 
 type Query = JoinSet<Result<QueryTaskResponse, Status>>;
 type Watch = JoinSet<Result<Messages, Status>>;
-
-fn bounded<T>(message: T, timeout: Duration) -> Request<T> {
-    let mut request = Request::new(message);
-    request.set_timeout(timeout);
-    request
-}
 
 /// A query that has come to the gateway.
 async fn begin_query(gateway: &Gateway, caller: &Caller, timeout: Duration) -> Query {

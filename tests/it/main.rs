@@ -20,4 +20,5 @@ mod tls_upstream;
 mod tokens;
 mod turns;
 mod watch;
+mod watch_ends;
 mod watch_faults;

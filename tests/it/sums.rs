@@ -3,26 +3,19 @@
 
 use std::time::Duration;
 
-use federation_gateway::server;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tonic::Request;
 
 use crate::support::frames::{BEGINNING, call, reset};
 use crate::support::{
-    Answer, Caller, Gate, Gateway, Process, Vendor, alive_tasks, eventually, http_get, query, soon, watch,
+    Answer, Caller, Gate, Gateway, Process, Vendor, alive_tasks, bounded, eventually, http_get, query, soon,
+    watch,
 };
 
 const ROUNDS: usize = 2;
 /// Callers of each kind in a round.
 const EACH: usize = 20;
-
-fn bounded<T>(message: T, timeout: Duration) -> Request<T> {
-    let mut request = Request::new(message);
-    request.set_timeout(timeout);
-    request
-}
 
 /// A vendor that answers for the tasks `w…` and holds what it says of all others, for ever.
 async fn vendor() -> Vendor {
@@ -114,14 +107,9 @@ async fn storm(address: &str, vendor: &Vendor, round: usize) -> Vec<TcpStream> {
 #[tokio::test]
 async fn a_gateway_is_after_storms_what_it_was_before() {
     let vendor = vendor().await;
-    let connections = server::Config {
-        ping_every: Duration::from_millis(500),
-        ping_timeout: Duration::from_secs(5),
-        ..server::Config::default()
-    };
     // What is left of a storm, if anything is, leaves no room for the next.
     let flags = ["--poll-min=50ms", "--poll-max=100ms", "--max-in-flight=140", "--max-watches=180"];
-    let gateway = Gateway::start_impatient(&vendor, &flags, connections).await;
+    let gateway = Gateway::start_impatient(&vendor, &flags).await;
     let caller = gateway.caller().await;
     eventually("it answers", async || caller.query(query("w")).await.is_ok()).await;
     let before = alive_tasks();

@@ -12,8 +12,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub(crate) use answer::{Answer, Gate, done, task};
-pub(crate) use caller::{Caller, Connection, Messages, Told, duration, query, told, watch};
-pub(crate) use gateway::{Gateway, SECRET, http_get};
+pub(crate) use caller::{Caller, Connection, Messages, Told, bounded, duration, query, told, watch};
+pub(crate) use gateway::{Gateway, IMPATIENT, SECRET, http_get};
 pub(crate) use process::Process;
 pub(crate) use vendor::Vendor;
 

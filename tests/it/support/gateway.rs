@@ -1,6 +1,7 @@
 //! A gateway in this process: made of flags and variables as `serve` is, on ports of its own.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use federation_gateway::app::{App, Proxy, StartError};
 use federation_gateway::commands::serve;
@@ -21,6 +22,13 @@ pub(crate) const SECRET: &str = "planted-app-secret";
 /// What every gateway is told; a test's own flags come on top.
 const FLAGS: [&str; 4] =
     ["--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0", "--app-key=planted-key", "--drain-timeout=5s"];
+
+/// Longer than a living caller takes to do its part, also on a busy machine, and shorter than the contract's times.
+pub(crate) const IMPATIENT: server::Config = server::Config {
+    handshake: Duration::from_secs(5),
+    ping_every: Duration::from_millis(300),
+    ping_timeout: Duration::from_secs(4),
+};
 
 /// A gateway that listens and does not answer yet.
 async fn app(flags: &[&str], connections: server::Config, shutdown: Shutdown) -> Result<App, StartError> {
@@ -64,14 +72,10 @@ impl Gateway {
         Self::start_for(flags, server::Config::default()).await
     }
 
-    /// One that asks the vendor, may not have a token yet, and has another patience with callers than the contract's.
-    pub(crate) async fn start_impatient(
-        vendor: &Vendor,
-        flags: &[&str],
-        connections: server::Config,
-    ) -> Self {
+    /// One that may not have a token yet, and has less patience with callers than the contract: [`IMPATIENT`].
+    pub(crate) async fn start_impatient(vendor: &Vendor, flags: &[&str]) -> Self {
         let url = format!("--base-url={}", vendor.url());
-        Self::start_for(&[&[url.as_str()], flags].concat(), connections).await
+        Self::start_for(&[&[url.as_str()], flags].concat(), IMPATIENT).await
     }
 
     async fn start_for(flags: &[&str], connections: server::Config) -> Self {
