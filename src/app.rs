@@ -77,7 +77,7 @@ impl App {
     /// If an address can't be had, or the settings can't be used after all.
     pub async fn start(settings: Settings, proxy: Proxy, shutdown: Shutdown) -> Result<Self, StartError> {
         let addresses: Vec<_> = settings.listen.iter().map(ToString::to_string).collect();
-        let server = Server::bind(&addresses).await?;
+        let server = Server::bind(&addresses, settings.connections).await?;
         let (health, metrics) = (Health::new(), Metrics::new());
         let admin = match &settings.admin_listen {
             Some(address) => {

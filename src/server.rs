@@ -8,6 +8,7 @@ mod preface;
 use std::convert::Infallible;
 use std::error::Error;
 use std::io;
+use std::time::Duration;
 
 use http::{Request, Response};
 use http_body::Body;
@@ -17,6 +18,25 @@ use tokio::task::{JoinError, JoinSet};
 
 use crate::net::Listener;
 use crate::shutdown::Shutdown;
+
+/// For how long a caller may keep a connection without doing its part. These are the contract's own, and no settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// A connection that has not begun to speak HTTP/2 by then is closed.
+    pub handshake: Duration,
+    /// How often a caller is pinged from whom nothing else comes.
+    pub ping_every: Duration,
+    /// How long it may take to answer.
+    pub ping_timeout: Duration,
+}
+
+impl Default for Config {
+    /// Contract 4, "Connections".
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self { handshake: seconds(10), ping_every: seconds(30), ping_timeout: seconds(20) }
+    }
+}
 
 /// An address that can't be had.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +57,7 @@ pub struct LoopEnded;
 #[derive(Debug)]
 pub struct Server {
     listeners: Vec<Listener>,
+    config: Config,
 }
 
 impl Server {
@@ -44,13 +65,13 @@ impl Server {
     ///
     /// # Errors
     /// The first that can't be had.
-    pub async fn bind(addresses: &[String]) -> Result<Self, BindError> {
+    pub async fn bind(addresses: &[String], config: Config) -> Result<Self, BindError> {
         let mut listeners = Vec::with_capacity(addresses.len());
         for address in addresses {
             let bound = Listener::bind(address).await;
             listeners.push(bound.map_err(|source| BindError { address: address.clone(), source })?);
         }
-        Ok(Self { listeners })
+        Ok(Self { listeners, config })
     }
 
     /// Where it listens, with the ports that were picked.
@@ -74,7 +95,7 @@ impl Server {
         let mut loops = JoinSet::new();
         for listener in self.listeners {
             tracing::info!(addr = %listener.local_addr(), server = "grpc", "listening");
-            loops.spawn(take_connections(listener, service.clone(), shutdown.clone()));
+            loops.spawn(take_connections(listener, self.config, service.clone(), shutdown.clone()));
         }
         let mut outcome = Ok(());
         while let Some(ended) = loops.join_next().await {
@@ -88,7 +109,7 @@ impl Server {
     }
 }
 
-async fn take_connections<S, B>(mut listener: Listener, service: S, shutdown: Shutdown)
+async fn take_connections<S, B>(mut listener: Listener, config: Config, service: S, shutdown: Shutdown)
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send>
         + Clone
@@ -103,7 +124,8 @@ where
             () = shutdown.draining() => break,
             Some(ended) = connections.join_next() => report(&ended),
             stream = listener.accept() => {
-                connections.spawn(connection::serve(stream, service.clone(), shutdown.clone()));
+                let peer = stream.peer_addr();
+                connections.spawn(connection::serve(stream, peer, config, service.clone(), shutdown.clone()));
             }
         }
     }
@@ -153,7 +175,9 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_of_one_loop_drains_all_and_is_told() {
-        let server = Server::bind(&["127.0.0.1:0".to_owned(), "127.0.0.1:0".to_owned()]).await.unwrap();
+        let server = Server::bind(&["127.0.0.1:0".to_owned(), "127.0.0.1:0".to_owned()], Config::default())
+            .await
+            .unwrap();
         let addresses: Vec<_> = server.addresses().map(str::to_owned).collect();
         let (service, shutdown) = (Brittle::default(), Shutdown::new());
         let is_broken = Arc::clone(&service.0);

@@ -27,6 +27,7 @@ pub use self::environment::{Environment, ProcessEnvironment};
 pub use self::markdown::markdown;
 pub use self::parse::{LogFormat, Store};
 pub use self::problem::{Origin, Problem};
+use crate::server;
 use crate::token::secret::Secret;
 
 /// Everything that an operator may say, checked.
@@ -34,6 +35,8 @@ use crate::token::secret::Secret;
 pub struct Settings {
     /// Where to serve gRPC; at least one.
     pub listen: Vec<ListenAddress>,
+    /// How long callers' connections are waited for: the contract's times, which nothing sets but a test without them.
+    pub connections: server::Config,
     /// Where to serve metrics and probes; `None` for nowhere.
     pub admin_listen: Option<HostPort>,
     /// Whose name to log in with.

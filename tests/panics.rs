@@ -12,7 +12,7 @@ use federation_gateway::metrics::{self, Metrics};
 use federation_gateway::pb::federation_tasks_client::FederationTasksClient;
 use federation_gateway::pb::{QueryTaskRequest, WatchTaskRequest};
 use federation_gateway::retry::terms::Terms;
-use federation_gateway::server::Server;
+use federation_gateway::server::{self, Server};
 use federation_gateway::shutdown::Shutdown;
 use federation_gateway::task::failure::Failure;
 use federation_gateway::task::{Answer, Observation, State, TaskId};
@@ -135,7 +135,9 @@ impl World {
         let rooms = Rooms { in_flight: Room::new(100), watches: Room::new(100) };
         let service =
             CallService::new(tasks, Routes::default(), rooms, metrics.clone(), LONG, shutdown.clone());
-        let server = Server::bind(&["127.0.0.1:0".to_owned()]).await.expect("a port is free");
+        let server = Server::bind(&["127.0.0.1:0".to_owned()], server::Config::default())
+            .await
+            .expect("a port is free");
         let address = format!("http://{}", server.addresses().next().expect("it is bound"));
         let mut serving = JoinSet::new();
         let of_server = shutdown.clone();

@@ -2,9 +2,7 @@
 //! never comes to an end, its handler panics, or the process's time is up.
 
 use std::convert::Infallible;
-use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +18,7 @@ use tracing::{Instrument as _, Span};
 
 use super::arrival::Arrival;
 use super::body::{Answer, CallBody, End};
-use super::message::{RequestBody, Unread};
+use super::message::{REFUSAL_PATIENCE, RequestBody, Unread, discard};
 use super::rooms::{Full, Rooms};
 use super::service::TasksService;
 use super::status;
@@ -31,10 +29,6 @@ use crate::task::failure::Failure;
 
 /// How long after the drain's beginning a health check or a watch may still come to its answer.
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
-/// How long a refused request may take to come to its end, before it is answered all the same. It comes with the call
-/// or right after it; where it came after the answer, HTTP/2 would count it as a fault of the peer's, and close a
-/// connection on which many calls were refused for all who share it (h2, "too_many_internal_resets").
-const REFUSAL_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Answers every call of the server; clones share it.
 #[derive(Clone, Debug)]
@@ -167,7 +161,12 @@ impl Inner {
     ) -> Answered {
         let mut others = self.others.clone();
         let answer = async {
-            let response = others.call(request.map(tonic::body::Body::new));
+            let (head, mut body) = request.into_parts();
+            if arrival.method == Method::Unknown {
+                // Nobody will read it, and whether it came to its end or not, the answer is the same.
+                let _ = tokio::time::timeout(REFUSAL_PATIENCE, discard(&mut body)).await;
+            }
+            let response = others.call(Request::from_parts(head, tonic::body::Body::new(body)));
             tokio::select! {
                 biased;
                 response = response => response.map(Answer::Made).map_err(|infallible| match infallible {}),
@@ -196,11 +195,6 @@ impl Inner {
     }
 }
 
-/// Takes in what is left of a request.
-async fn discard(body: &mut impl RequestBody) {
-    while let Some(Ok(_)) = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {}
-}
-
 /// Waits for a request's end, at most to the call's or the process's.
 async fn in_time<T>(
     read: impl Future<Output = Result<T, Status>>,
@@ -208,13 +202,20 @@ async fn in_time<T>(
     arrival: &Arrival,
     time_is_up: impl Future<Output = ()>,
 ) -> Result<T, Status> {
-    arrival.check()?;
-    tokio::select! {
-        biased;
-        request = read => request,
-        () = tokio::time::sleep_until(deadline) => Err(arrival.refuse(&Failure::deadline())),
-        () = time_is_up => Err(arrival.refuse(&Failure::shutting_down())),
-    }
+    tokio::pin!(read);
+    let refusal = match arrival.check() {
+        Err(refusal) => refusal,
+        Ok(()) => tokio::select! {
+            biased;
+            request = &mut read => return request,
+            () = tokio::time::sleep_until(deadline) => arrival.refuse(&Failure::deadline()),
+            // No call comes over its connection after this one, and there is no time to lose.
+            () = time_is_up => return Err(arrival.refuse(&Failure::shutting_down())),
+        },
+    };
+    // Whether it came to its end or not, the answer is the same.
+    let _ = tokio::time::timeout(REFUSAL_PATIENCE, read).await;
+    Err(refusal)
 }
 
 #[cfg(test)]

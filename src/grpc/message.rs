@@ -5,6 +5,7 @@ use std::error::Error;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
@@ -22,6 +23,10 @@ pub const MAX_REQUEST: usize = 64 * 1024;
 const PREFIX: usize = 5;
 /// Field 2 of `WatchTaskResponse`, a varint.
 const REASON_TAG: u8 = 2 << 3;
+/// How long a refused request may take to come to its end, before it is answered all the same. It comes with the call
+/// or right after it; where it came after the answer, HTTP/2 would count it as a fault of the peer's, and close a
+/// connection on which many calls were refused for all who share it (h2, "too_many_internal_resets").
+pub(super) const REFUSAL_PATIENCE: Duration = Duration::from_millis(100);
 /// Requests are small: what most of them fit in, in bytes. Larger ones grow.
 const REQUEST_BUFFER: usize = 64;
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
@@ -58,8 +63,12 @@ impl<B: RequestBody> Unread<B> {
     /// # Errors
     /// What the gRPC library says of a message that it can't read.
     pub(super) async fn read<T: prost::Message + Default + 'static>(self) -> Result<T, Status> {
-        self.is_readable?;
         let mut body = self.body;
+        if let Err(refusal) = self.is_readable {
+            // Whether it came to its end or not, the answer is the same.
+            let _ = tokio::time::timeout(REFUSAL_PATIENCE, discard(&mut body)).await;
+            return Err(refusal);
+        }
         let first = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
         // Nearly all come whole and in one frame. What does not is the library's to put together, or to refuse.
         if body.is_end_stream()
@@ -78,6 +87,11 @@ impl<B: RequestBody> Unread<B> {
         messages.trailers().await?;
         Ok(message)
     }
+}
+
+/// Takes in what is left of a request.
+pub(super) async fn discard(body: &mut impl RequestBody) {
+    while let Some(Ok(_)) = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {}
 }
 
 /// The one message that a frame consists of, if so: neither compressed nor too long.

@@ -12,8 +12,8 @@ use super::reader::Reader;
 use super::{
     Credentials, QUERY_PATH, SecretSource, Settings, SharedStore, Store, TOKEN_PATH, Tls, VendorUrls,
 };
-use crate::tls;
 use crate::token::secret::{MAX_SECRET_BYTES, Secret, read_bounded};
+use crate::{server, tls};
 
 /// The largest file of roots that is read, in bytes: all public roots together take a quarter of it.
 const MAX_PEM_BYTES: usize = 1024 * 1024;
@@ -70,6 +70,7 @@ pub(super) fn assemble(reader: &mut Reader, is_sandboxed: bool) -> Option<Settin
     // Nothing is left unread from here on: a `?` above would hide the problems of what follows it.
     Some(Settings {
         listen: listen.into_iter().map(|(address, _)| address).collect(),
+        connections: server::Config::default(),
         admin_listen,
         credentials: credentials?,
         urls,

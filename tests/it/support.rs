@@ -12,8 +12,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub(crate) use answer::{Answer, Gate, done, task};
-pub(crate) use caller::{Caller, Connection, Messages, Told, duration, query, told, watch};
-pub(crate) use gateway::{Gateway, SECRET, http_get};
+pub(crate) use caller::{Caller, Connection, Messages, Told, bounded, duration, query, told, watch};
+pub(crate) use gateway::{Gateway, IMPATIENT, SECRET, http_get};
 pub(crate) use process::Process;
 pub(crate) use vendor::Vendor;
 
@@ -32,4 +32,9 @@ pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool)
 /// What the future comes to, which it must do some time.
 pub(crate) async fn soon<F: Future>(what: &str, future: F) -> F::Output {
     tokio::time::timeout(LONG, future).await.unwrap_or_else(|_| panic!("never ended: {what}"))
+}
+
+/// How many tasks there are in this test's runtime: its gateway's, its vendor's and its callers'.
+pub(crate) fn alive_tasks() -> usize {
+    tokio::runtime::Handle::current().metrics().num_alive_tasks()
 }

@@ -199,3 +199,10 @@ pub(crate) fn watch(task_id: &str, poll_interval: Option<Duration>) -> WatchTask
     let poll_interval = poll_interval.map(duration);
     WatchTaskRequest { task_id: task_id.to_owned(), poll_interval, heartbeat_interval: None }
 }
+
+/// A request that its caller waits for so long.
+pub(crate) fn bounded<T>(message: T, timeout: Duration) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.set_timeout(timeout);
+    request
+}

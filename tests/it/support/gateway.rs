@@ -1,9 +1,11 @@
 //! A gateway in this process: made of flags and variables as `serve` is, on ports of its own.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use federation_gateway::app::{App, Proxy, StartError};
 use federation_gateway::commands::serve;
+use federation_gateway::server;
 use federation_gateway::settings;
 use federation_gateway::shutdown::Shutdown;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -21,8 +23,15 @@ pub(crate) const SECRET: &str = "planted-app-secret";
 const FLAGS: [&str; 4] =
     ["--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0", "--app-key=planted-key", "--drain-timeout=5s"];
 
+/// Longer than a living caller takes to do its part, also on a busy machine, and shorter than the contract's times.
+pub(crate) const IMPATIENT: server::Config = server::Config {
+    handshake: Duration::from_secs(5),
+    ping_every: Duration::from_millis(300),
+    ping_timeout: Duration::from_secs(4),
+};
+
 /// A gateway that listens and does not answer yet.
-async fn app(flags: &[&str], shutdown: Shutdown) -> Result<App, StartError> {
+async fn app(flags: &[&str], connections: server::Config, shutdown: Shutdown) -> Result<App, StartError> {
     let given = |name: &str| flags.iter().any(|flag| flag.starts_with(name));
     let own = FLAGS.iter().filter(|flag| !given(flag.split('=').next().unwrap_or_default()));
     let line = ["serve"].iter().chain(own).chain(flags);
@@ -31,8 +40,9 @@ async fn app(flags: &[&str], shutdown: Shutdown) -> Result<App, StartError> {
     if !given("--app-secret-file") {
         variables.insert("FEDERATION_APP_SECRET", SECRET);
     }
-    let resolved = settings::resolve(&matches, &variables).expect("the settings are sound");
-    App::start(resolved.settings, Proxy::default(), shutdown).await
+    let mut settings = settings::resolve(&matches, &variables).expect("the settings are sound").settings;
+    settings.connections = connections;
+    App::start(settings, Proxy::default(), shutdown).await
 }
 
 /// The running gateway.
@@ -59,8 +69,18 @@ impl Gateway {
 
     /// One that asks whatever the flags say.
     pub(crate) async fn start_at(flags: &[&str]) -> Self {
+        Self::start_for(flags, server::Config::default()).await
+    }
+
+    /// One that may not have a token yet, and has less patience with callers than the contract: [`IMPATIENT`].
+    pub(crate) async fn start_impatient(vendor: &Vendor, flags: &[&str]) -> Self {
+        let url = format!("--base-url={}", vendor.url());
+        Self::start_for(&[&[url.as_str()], flags].concat(), IMPATIENT).await
+    }
+
+    async fn start_for(flags: &[&str], connections: server::Config) -> Self {
         let shutdown = Shutdown::new();
-        let app = app(flags, shutdown.clone()).await.expect("it starts");
+        let app = app(flags, connections, shutdown.clone()).await.expect("it starts");
         let address = app.addresses().next().expect("it listens").to_owned();
         let admin = app.admin_address().expect("it has a side door").to_owned();
         let mut running = JoinSet::new();
@@ -94,6 +114,33 @@ impl Gateway {
         line.and_then(|line| line.rsplit_once(' ')?.1.parse().ok()).unwrap_or_default()
     }
 
+    /// How many calls of that method ended so.
+    pub(crate) async fn handled(&self, method: &str, code: &str) -> f64 {
+        let labels = format!(r#"grpc_code="{code}",{}"#, labels(method));
+        self.metric(&format!("grpc_server_handled_total{{{labels}}}")).await
+    }
+
+    /// How many calls of that method came.
+    pub(crate) async fn started(&self, method: &str) -> f64 {
+        self.metric(&format!("grpc_server_started_total{{{}}}", labels(method))).await
+    }
+
+    /// How many exchanges about tasks ended so.
+    pub(crate) async fn exchanges(&self, outcome: &str) -> f64 {
+        let labels = format!(r#"endpoint="queryTask",outcome="{outcome}""#);
+        self.metric(&format!("federation_upstream_requests_total{{{labels}}}")).await
+    }
+
+    /// Waits until nobody watches, nothing is polled and no try is under way.
+    pub(crate) async fn idle(&self) {
+        let names = ["federation_watchers", "federation_pollers", "federation_upstream_in_flight"];
+        eventually("nothing is under way", async || {
+            let text = self.metrics().await;
+            names.iter().all(|name| text.lines().any(|line| line == format!("{name} 0")))
+        })
+        .await;
+    }
+
     pub(crate) fn drain(&self) {
         self.shutdown.drain();
     }
@@ -110,6 +157,11 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         self.shutdown.end();
     }
+}
+
+fn labels(method: &str) -> String {
+    let kind = if method == "WatchTask" { "server_stream" } else { "unary" };
+    format!(r#"grpc_method="{method}",grpc_service="federation.v1.FederationTasks",grpc_type="{kind}""#)
 }
 
 /// One GET over a connection of its own; status 0 if nobody answers.

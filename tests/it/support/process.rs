@@ -82,6 +82,12 @@ impl Process {
         Some(line)
     }
 
+    /// How many descriptors it has open.
+    pub(crate) fn open_files(&self) -> usize {
+        let pid = self.child.id().expect("it runs");
+        std::fs::read_dir(format!("/proc/{pid}/fd")).expect("a process may be looked at").count()
+    }
+
     pub(crate) async fn signal(&self, signal: &str) {
         let pid = self.child.id().expect("it runs").to_string();
         // The shell's own kill: a bare machine has no program of that name.

@@ -56,6 +56,7 @@ struct Shared {
     login: Mutex<Script>,
     seen: Mutex<Vec<Seen>>,
     connections: AtomicUsize,
+    open: AtomicUsize,
     under_way: AtomicUsize,
     most_under_way: AtomicUsize,
 }
@@ -99,6 +100,7 @@ impl Vendor {
             login: Script::new(|_, asked| Answer::token(&format!("token-{asked}"), &json!("3600"))),
             seen: Mutex::default(),
             connections: AtomicUsize::new(0),
+            open: AtomicUsize::new(0),
             under_way: AtomicUsize::new(0),
             most_under_way: AtomicUsize::new(0),
         });
@@ -173,6 +175,11 @@ impl Vendor {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
+    /// Connections that stand.
+    pub(crate) fn open_connections(&self) -> usize {
+        self.shared.open.load(Ordering::SeqCst)
+    }
+
     /// queryTask requests that came and were not answered yet, on connections that still stand.
     pub(crate) fn under_way(&self) -> usize {
         self.shared.under_way.load(Ordering::SeqCst)
@@ -186,6 +193,14 @@ impl Vendor {
     /// The tasks that were asked for, in their order.
     pub(crate) fn asked_for(&self) -> Vec<String> {
         self.seen().iter().filter(|seen| seen.path == QUERY_PATH).map(Seen::task).collect()
+    }
+}
+
+struct Open<'a>(&'a AtomicUsize);
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -208,6 +223,8 @@ impl Drop for UnderWay<'_> {
 
 async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, shared: &Shared) {
     let connection = shared.connections.fetch_add(1, Ordering::SeqCst);
+    shared.open.fetch_add(1, Ordering::SeqCst);
+    let _open = Open(&shared.open);
     let mut unread = Vec::new();
     while let Some(seen) = request(&mut stream, &mut unread, connection).await {
         let script = match &*seen.path {
@@ -247,10 +264,11 @@ async fn send(stream: &mut (impl AsyncWrite + Unpin), answer: &Answer) -> bool {
         Shape::Trickle => {
             let mut sent = stream.write_all(&answer.head()).await;
             for byte in answer.body().chunks(1) {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                if sent.is_ok() {
-                    sent = stream.write_all(byte).await;
+                if sent.is_err() {
+                    break;
                 }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                sent = stream.write_all(byte).await;
             }
             false
         }
