@@ -231,53 +231,31 @@ async fn check(wait: Wait, method: &'static str, end: End) {
     scene.gateway.stop().await;
 }
 
-async fn check_all(wait: Wait) {
+/// All at once, as they do little but wait.
+async fn check_all(waits: &[Wait]) {
     let ends = [End::Deadline, End::Cancel, End::Cut, End::HalfOpen];
-    let checks = ends.into_iter().flat_map(|end| ["QueryTask", "WatchTask"].map(|method| (method, end)));
-    join_all(checks.map(|(method, end)| check(wait, method, end))).await;
+    let methods = ["QueryTask", "WatchTask"];
+    let cases = waits.iter().flat_map(|wait| ends.map(|end| (*wait, end)));
+    let cases = cases.flat_map(|(wait, end)| methods.map(|method| check(wait, method, end)));
+    join_all(cases).await;
 }
 
 #[tokio::test]
-async fn who_waits_for_the_first_login() {
-    check_all(Wait::Login).await;
+async fn who_waits_for_a_login() {
+    check_all(&[Wait::Login, Wait::NextLogin, Wait::LoginAfter401]).await;
 }
 
 #[tokio::test]
-async fn who_waits_for_the_login_after_one_that_failed() {
-    check_all(Wait::NextLogin).await;
-}
-
-#[tokio::test]
-async fn who_waits_for_the_login_after_a_401() {
-    check_all(Wait::LoginAfter401).await;
-}
-
-#[tokio::test]
-async fn who_waits_for_a_place_among_the_tries() {
-    check_all(Wait::Turn).await;
-}
-
-#[tokio::test]
-async fn who_waits_for_the_rate() {
-    check_all(Wait::Rate).await;
+async fn who_waits_for_a_turn() {
+    check_all(&[Wait::Turn, Wait::Rate]).await;
 }
 
 #[tokio::test]
 async fn who_waits_for_an_answer() {
-    check_all(Wait::Answer).await;
-}
-
-#[tokio::test]
-async fn who_waits_for_the_rest_of_an_answer() {
-    check_all(Wait::RestOfAnswer).await;
+    check_all(&[Wait::Answer, Wait::RestOfAnswer]).await;
 }
 
 #[tokio::test]
 async fn who_waits_between_tries() {
-    check_all(Wait::BackOff).await;
-}
-
-#[tokio::test]
-async fn who_waits_for_a_retry_after() {
-    check_all(Wait::RetryAfter).await;
+    check_all(&[Wait::BackOff, Wait::RetryAfter]).await;
 }

@@ -142,42 +142,18 @@ async fn check(wait: Wait, end: End) {
     gateway.stop().await;
 }
 
-async fn check_all(wait: Wait) {
+/// All at once, as they do little but wait.
+async fn check_all(waits: &[Wait]) {
     let ends = [End::Deadline, End::Cancel, End::Cut, End::HalfOpen];
-    join_all(ends.map(|end| check(wait, end))).await;
+    join_all(waits.iter().flat_map(|wait| ends.map(|end| check(*wait, end)))).await;
 }
 
 #[tokio::test]
-async fn while_the_next_poll_is_to_come() {
-    check_all(Wait::Interval).await;
+async fn while_a_poll_is_under_way_or_to_come() {
+    check_all(&[Wait::Interval, Wait::Answer, Wait::Turn, Wait::Login]).await;
 }
 
 #[tokio::test]
-async fn while_a_poll_is_under_way() {
-    check_all(Wait::Answer).await;
-}
-
-#[tokio::test]
-async fn while_a_poll_waits_for_its_turn() {
-    check_all(Wait::Turn).await;
-}
-
-#[tokio::test]
-async fn while_a_poll_waits_for_a_login() {
-    check_all(Wait::Login).await;
-}
-
-#[tokio::test]
-async fn while_failures_are_absorbed() {
-    check_all(Wait::BackOff).await;
-}
-
-#[tokio::test]
-async fn while_polls_are_held_back() {
-    check_all(Wait::RetryAfter).await;
-}
-
-#[tokio::test]
-async fn while_nothing_is_read() {
-    check_all(Wait::Reader).await;
+async fn while_polls_fail_or_nothing_is_read() {
+    check_all(&[Wait::BackOff, Wait::RetryAfter, Wait::Reader]).await;
 }
