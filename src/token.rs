@@ -15,6 +15,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::clock::until;
 use crate::health::Health;
 use crate::metrics::{self, Metrics};
 use crate::retry::terms::Terms;
@@ -54,6 +55,12 @@ pub struct Held {
     /// The login that brought it: what a 401 is told apart by.
     pub generation: Generation,
     ends: Instant,
+}
+
+impl Held {
+    fn is_alive(&self, now: Instant) -> bool {
+        self.ends > now
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -116,7 +123,7 @@ impl Tokens {
     /// `TOKEN_UNAVAILABLE` or `CREDENTIALS_REJECTED`, with the time to the next login. A deadline that passes is
     /// for the caller to watch: this then is dropped.
     pub async fn get(&self, terms: &mut Terms) -> Result<Arc<Held>, Failure> {
-        if let Some(held) = self.current.load_full().filter(|held| held.ends > Instant::now()) {
+        if let Some(held) = self.current.load_full().filter(|held| held.is_alive(Instant::now())) {
             return Ok(held);
         }
         let mut logins = self.logins.subscribe();
@@ -181,14 +188,13 @@ impl Tokens {
             if login.is_none() && next.is_some_and(|next| next <= now) {
                 login = Some(Box::pin(self.log_in()));
             }
-            let never = now + Duration::from_secs(24 * 3600);
             tokio::select! {
                 () = async { login.as_mut().expect("checked by the branch's condition").await }, if login.is_some() => {
                     login = None;
                 }
                 () = self.stirred.notified() => {}
-                () = tokio::time::sleep_until(next.unwrap_or(never)), if login.is_none() => {}
-                () = tokio::time::sleep_until(ends.unwrap_or(never)) => {}
+                () = until(next), if login.is_none() => {}
+                () = until(ends) => {}
             }
         }
     }

@@ -135,4 +135,20 @@ mod tests {
         cache.put(&id(1), observed(3), Instant::now());
         assert_eq!(cache.get(&id(1)).unwrap().state().remark.len(), 3);
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_replaces_another_counts_once_and_what_just_fits_is_kept() {
+        let size = |answer: &Observation| answer.answer.size() + ENTRY_OVERHEAD;
+        let (small, large) = (observed(0), observed(9_000));
+        let mut cache = Cache::new(Limits { bytes: size(&small) + size(&large), ..LIMITS });
+        cache.put(&id(1), small.clone(), Instant::now());
+        for _ in 0..10 {
+            cache.put(&id(2), large.clone(), Instant::now());
+        }
+        assert_eq!((kept(&cache), cache.bytes), (vec![1, 2], size(&small) + size(&large)));
+        cache.put(&id(2), small.clone(), Instant::now());
+        assert_eq!((kept(&cache), cache.bytes), (vec![1, 2], 2 * size(&small)));
+        cache.put(&id(2), observed(9_001), Instant::now());
+        assert_eq!(kept(&cache), [2]);
+    }
 }

@@ -2,6 +2,8 @@
 //! away, fail, and revoke.
 
 mod far;
+mod memory;
+mod watching;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -89,6 +91,10 @@ struct World {
 }
 
 fn world_over(seams: Seams, script: Vec<Result<&'static str, Failure>>, gate: usize) -> World {
+    world_of(CONFIG, seams, script, gate)
+}
+
+fn world_of(config: Config, seams: Seams, script: Vec<Result<&'static str, Failure>>, gate: usize) -> World {
     let vendor = Arc::new(Vendor {
         begun: AtomicUsize::new(0),
         dropped: AtomicUsize::new(0),
@@ -99,7 +105,7 @@ fn world_over(seams: Seams, script: Vec<Result<&'static str, Failure>>, gate: us
         gate: Semaphore::new(gate),
     });
     let metrics = Metrics::new();
-    let hub = Hub::new(CONFIG, Arc::new(ToVendor(Arc::clone(&vendor))), seams, metrics.clone());
+    let hub = Hub::new(config, Arc::new(ToVendor(Arc::clone(&vendor))), seams, metrics.clone());
     World { vendor, hub, metrics }
 }
 
@@ -271,6 +277,56 @@ async fn the_gateways_own_bound_tells_a_turn_that_never_came() {
     }
     waiting.join_all().await;
     assert!(hub.is_idle());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_has_its_turn_is_waited_for_to_the_callers_own_deadline() {
+    let world = world(vec![], 0);
+    let id = id();
+    let mut patient = Box::pin(world.hub.query(&id, Freshness::Shared, caller(300)));
+    // Longer than the hub's own bound of 30 s, which is for turns that do not come.
+    tokio::select! {
+        outcome = &mut patient => panic!("{outcome:?}"),
+        () = tokio::time::sleep(Duration::from_secs(100)) => {}
+    }
+    world.vendor.gate.add_permits(1);
+    assert_eq!(patient.await.unwrap().source, Source::Upstream);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_polls_call_is_a_querys_too_for_as_long_as_one_waits_for_it() {
+    let world = world(vec![], 1);
+    let watch = world.watch(None).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let is_poll = || world.vendor.terms.lock().unwrap()[1].now().is_poll;
+    assert!(is_poll());
+    let id = id();
+    let mut queries = [(), ()].map(|()| Box::pin(world.hub.query(&id, Freshness::Shared, caller(20))));
+    for query in &mut queries {
+        assert!(query.now_or_never().is_none());
+        assert!(!is_poll());
+    }
+    let [first, second] = queries;
+    drop(first);
+    assert!(!is_poll());
+    drop(second);
+    assert!(is_poll());
+    assert_eq!((world.begun(), world.vendor.dropped.load(Ordering::SeqCst)), (2, 0));
+    drop(watch);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_hub_is_closed_when_the_last_call_is_over() {
+    let world = world(vec![], 0);
+    let mut query = Box::pin(world.query(Freshness::Shared));
+    assert!((&mut query).now_or_never().is_none());
+    let mut closed = Box::pin(world.hub.closed());
+    settle().await;
+    assert!((&mut closed).now_or_never().is_none());
+    world.vendor.gate.add_permits(1);
+    query.await.unwrap();
+    closed.await;
+    assert!(world.is_idle());
 }
 
 #[tokio::test(start_paused = true)]

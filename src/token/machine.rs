@@ -97,7 +97,7 @@ impl Default for Refusals {
 impl Machine {
     /// The held token, if it is alive.
     pub(super) fn held(&self, now: Instant) -> Option<&Arc<Held>> {
-        self.held.as_ref().filter(|held| held.ends > now)
+        self.held.as_ref().filter(|held| held.is_alive(now))
     }
 
     /// Whether the last login that ended failed.
@@ -347,6 +347,9 @@ mod tests {
         machine.login_failed(Instant::now(), Failure::new(Reason::CredentialsRejected, "no"));
         machine.login_begins(Instant::now());
         assert!(matches!(advice(&machine, 9.0), Advice::Fail(_)), "after a rejected one at once");
+        let mut machine = Machine::default();
+        fail(&mut machine, Reason::TokenUnavailable, Some(2.5));
+        assert!(matches!(advice(&machine, 9.0), Advice::Wait), "2.5 s are near enough");
     }
 
     #[tokio::test(start_paused = true)]
