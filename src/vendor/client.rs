@@ -18,7 +18,6 @@ use crate::metrics::{self, Endpoint, Metrics};
 use crate::retry;
 use crate::retry::budget::Budget;
 use crate::retry::terms::Terms;
-
 use crate::task::failure::{Failure, Reason};
 use crate::task::{Answer, Observation, TaskId};
 use crate::token::{Held, Tokens, Verdict};

@@ -237,4 +237,27 @@ mod tests {
         assert_eq!(failure.result_code.as_ref().unwrap().len(), Failure::MAX_RESULT_CODE);
         assert!(!format!("{error:?} {error} {failure:?} {}", failure.detail).contains('é'));
     }
+
+    #[test]
+    fn each_failure_says_in_words_of_ours_where_to_look() {
+        for (code, result_code, words) in [
+            (400, None, "incorrect"),
+            (401, None, "is the service purchased"),
+            (403, None, "allow list"),
+            (404, None, "does not know the path"),
+            (302, None, "never followed"),
+            (429, None, "rate limit"),
+            (503, None, "not available"),
+            (500, Some("7"), "a resultCode that stands for a failure"),
+            (500, None, "failed to process"),
+            (418, None, "does not know"),
+        ] {
+            let detail = status(code, result_code).failure().detail;
+            assert!(detail.starts_with("the vendor ") || detail.starts_with("the vendor's "), "{detail}");
+            assert!(detail.contains(words), "{detail}");
+            assert_eq!(detail.ends_with(&format!("(HTTP {code})")), result_code.is_none(), "{detail}");
+        }
+        assert!(ExchangeError::TimedOut(Duration::from_secs(7)).failure().detail.contains("within 7s"));
+        assert!(ExchangeError::TooLarge.failure().detail.contains("larger than 1048576 bytes"));
+    }
 }
