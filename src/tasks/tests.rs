@@ -380,8 +380,13 @@ async fn those_who_join_during_a_poll_have_its_answer() {
     drop((first, joined));
 }
 
-/// What one watcher sees to its end: raw statuses, and the failure if it ends with one.
+/// What one watcher sees to its end, which comes within the day: raw statuses, and the failure if it ends with one.
 async fn see(watch: Watch) -> (Vec<String>, Option<Failure>) {
+    let day = Duration::from_secs(24 * 3600);
+    tokio::time::timeout(day, see_all(watch)).await.expect("nobody watches for ever")
+}
+
+async fn see_all(watch: Watch) -> (Vec<String>, Option<Failure>) {
     let mut seen = vec![watch.first.state().raw_status.clone()];
     let Some(mut later) = watch.later else { return (seen, None) };
     loop {
