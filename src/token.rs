@@ -215,7 +215,8 @@ impl Tokens {
             found.filter(|found| Some(found.generation) != seen && Some(found.generation) != dropped);
         let outcome = match foreign {
             Some(stored) => Ok((Life::that_lasts(stored.left, Instant::now()), stored)),
-            None => self.log_in_at_vendor(seen).await,
+            // One that was dropped here and that the store could not drop has to give way as well.
+            None => self.log_in_at_vendor(seen.or(dropped)).await,
         };
         match outcome {
             Ok((life, stored)) => self.adopt(stored, life),

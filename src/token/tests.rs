@@ -46,6 +46,8 @@ struct FarStore {
     near: store::Memory,
     operations: AtomicUsize,
     every_nth_fails: usize,
+    /// Whether a token, once there, can't be dropped.
+    keeps: bool,
     delay: Duration,
 }
 
@@ -75,7 +77,7 @@ impl TokenStore for FarStore {
     fn drop_generation(&self, generation: Generation) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
             self.travel().await?;
-            self.near.drop_generation(generation).await
+            if self.keeps { Err(StoreError) } else { self.near.drop_generation(generation).await }
         })
     }
 }
@@ -84,7 +86,7 @@ fn stores() -> Vec<Arc<dyn TokenStore>> {
     let far = |every_nth_fails, delay_ms| {
         let near = store::Memory::new();
         let delay = Duration::from_millis(delay_ms);
-        Arc::new(FarStore { near, operations: AtomicUsize::new(0), every_nth_fails, delay })
+        Arc::new(FarStore { near, operations: AtomicUsize::new(0), every_nth_fails, keeps: false, delay })
     };
     vec![
         Arc::new(store::Memory::new()),
@@ -359,4 +361,16 @@ async fn the_token_of_a_replica_that_was_quicker_serves_here_too() {
     let held = world.get().await.unwrap();
     assert_eq!((held.generation, held.ends), (theirs.generation, ends));
     assert_eq!(world.store.get().await.unwrap().unwrap().generation, theirs.generation);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_the_store_can_not_drop_is_not_taken_again() {
+    let near = store::Memory::new();
+    let (operations, delay) = (AtomicUsize::new(0), Duration::from_millis(10));
+    let far = FarStore { near, operations, every_nth_fails: usize::MAX, keeps: true, delay };
+    let world = world(Arc::new(far), vec![], 1000);
+    let first = world.get().await.unwrap().generation;
+    assert_eq!(world.tokens.refused(first), Verdict::Retry);
+    assert_ne!(world.get().await.unwrap().generation, first);
+    assert_eq!(world.logins(), 2);
 }
