@@ -88,7 +88,7 @@ pub struct Tokens {
     current: ArcSwapOption<Held>,
     // Held for a few comparisons, never across an await.
     machine: Mutex<Machine>,
-    /// How many logins ended; changes also when the machine did otherwise, to wake whoever waits.
+    /// How many logins ended: what whoever waits is woken by.
     logins: watch::Sender<u64>,
     /// Wakes the owner: something happened that may change when a login is due.
     stirred: tokio::sync::Notify,
@@ -171,7 +171,6 @@ impl Tokens {
     /// Says that the app secret is another one now: the back-off ends.
     pub fn secret_changed(&self) {
         self.with(Machine::secret_changed);
-        self.logins.send_modify(|_| {});
         self.stirred.notify_one();
     }
 

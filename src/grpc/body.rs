@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_call_that_another_service_refused_is_counted_by_its_status_and_has_no_body() {
+    async fn a_call_that_was_refused_is_counted_by_its_status_and_has_no_body() {
         for (status, code) in
             [("12", "Unimplemented"), ("5", "NotFound"), ("x", "Unknown"), ("99", "Unknown")]
         {
@@ -243,6 +243,10 @@ mod tests {
                 "{code}"
             );
         }
+        let refused = Err(Status::not_found("nothing there"));
+        let response = CallBody::answer(refused, end(&Metrics::new()), None);
+        assert_eq!(response.headers()[GRPC_STATUS], "5");
+        assert!(response.body().is_end_stream());
         let streamed = Response::new(Body::new(http_body_util::Full::from("x")));
         let response = CallBody::answer(Ok(Answer::Made(streamed)), end(&Metrics::new()), None);
         assert!(!response.body().is_end_stream());

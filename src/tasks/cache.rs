@@ -122,6 +122,10 @@ mod tests {
         tokio::time::advance(Duration::from_secs(1)).await;
         cache.sweep(Instant::now());
         assert_eq!(kept(&cache), [7]);
+        // Each that comes lets the outlived go, so that no sweep has many to let go of.
+        tokio::time::advance(Duration::from_secs(60)).await;
+        cache.put(&id(8), observed(0), Instant::now());
+        assert_eq!(kept(&cache), [8]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -76,6 +76,19 @@ async fn whoever_comes_after_the_end_begins_anew_though_others_have_not_read_it_
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_comes_while_the_last_poller_still_dies_is_not_taken_along() {
+    let world = world(vec![Ok("DOING"), Ok("DOING"), Ok("DONE")], OPEN);
+    let last = world.watch(None).await.unwrap();
+    settle().await;
+    // Nothing else has run between the leaving and the coming.
+    drop(last);
+    let watch = world.watch(None).await.unwrap();
+    settle().await;
+    assert!(!world.is_idle());
+    assert_eq!(see(watch).await, (vec!["DOING".into(), "DONE".into()], None));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_end_that_can_not_be_published_comes_later_and_nothing_is_polled_meanwhile() {
     let script = vec![Ok("DOING"), Err(forbidden())];
     let world = world_over(hindered(Hindrance::Away(5)), script, OPEN);
