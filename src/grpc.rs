@@ -12,6 +12,9 @@ mod service;
 mod status;
 mod watch;
 
+#[cfg(test)]
+mod tests;
+
 pub use body::CallBody;
 pub use call::CallService;
 pub use convert::form;

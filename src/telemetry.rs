@@ -188,49 +188,23 @@ fn hex(digits: &[u8]) -> Option<u128> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::{Arc, Mutex};
+pub(crate) mod page;
 
+#[cfg(test)]
+mod tests {
+    use super::page::{json, text};
     use super::*;
 
     const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 
-    #[derive(Clone, Default)]
-    struct Page(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Page {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    fn written(filter: &str, as_text: bool, say: impl FnOnce()) -> String {
-        let page = Page::default();
-        let writer = page.clone();
-        let subscriber = tracing_subscriber::registry().with(parse_filter(filter).unwrap()).with(lines(
-            as_text,
-            false,
-            move || writer.clone(),
-        ));
-        tracing::subscriber::with_default(subscriber, say);
-        let bytes = page.0.lock().unwrap().clone();
-        String::from_utf8(bytes).unwrap()
-    }
-
     #[test]
     fn a_json_line_has_its_fields_on_top_and_its_spans_beside_them() {
-        let line = written("info", false, || {
+        let lines = json("info", || {
             let _call = tracing::error_span!("call", trace_id = TRACE).entered();
             let _step = tracing::info_span!("step", attempt = 2).entered();
             tracing::info!(addr = "127.0.0.1:1", server = "grpc", "listening");
         });
-        assert_eq!(line.matches('\n').count(), 1, "{line}");
-        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let [line] = &lines[..] else { panic!("{lines:?}") };
         assert_eq!(line["message"], "listening");
         assert_eq!(line["addr"], "127.0.0.1:1");
         assert_eq!(line["server"], "grpc");
@@ -242,7 +216,7 @@ mod tests {
 
     #[test]
     fn a_text_line_has_no_control_characters_of_others() {
-        let line = written("info", true, || {
+        let line = text("info", || {
             let _call = tracing::error_span!("call", trace_id = TRACE).entered();
             tracing::info!("{}", "red: \u{1b}[31m");
             tracing::debug!("too quiet");

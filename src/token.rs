@@ -15,6 +15,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::clock::until;
 use crate::health::Health;
 use crate::metrics::{self, Metrics};
 use crate::retry::terms::Terms;
@@ -56,6 +57,12 @@ pub struct Held {
     ends: Instant,
 }
 
+impl Held {
+    fn is_alive(&self, now: Instant) -> bool {
+        self.ends > now
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Life {
     began: Instant,
@@ -81,7 +88,7 @@ pub struct Tokens {
     current: ArcSwapOption<Held>,
     // Held for a few comparisons, never across an await.
     machine: Mutex<Machine>,
-    /// How many logins ended; changes also when the machine did otherwise, to wake whoever waits.
+    /// How many logins ended: what whoever waits is woken by.
     logins: watch::Sender<u64>,
     /// Wakes the owner: something happened that may change when a login is due.
     stirred: tokio::sync::Notify,
@@ -116,7 +123,7 @@ impl Tokens {
     /// `TOKEN_UNAVAILABLE` or `CREDENTIALS_REJECTED`, with the time to the next login. A deadline that passes is
     /// for the caller to watch: this then is dropped.
     pub async fn get(&self, terms: &mut Terms) -> Result<Arc<Held>, Failure> {
-        if let Some(held) = self.current.load_full().filter(|held| held.ends > Instant::now()) {
+        if let Some(held) = self.current.load_full().filter(|held| held.is_alive(Instant::now())) {
             return Ok(held);
         }
         let mut logins = self.logins.subscribe();
@@ -164,7 +171,6 @@ impl Tokens {
     /// Says that the app secret is another one now: the back-off ends.
     pub fn secret_changed(&self) {
         self.with(Machine::secret_changed);
-        self.logins.send_modify(|_| {});
         self.stirred.notify_one();
     }
 
@@ -181,14 +187,13 @@ impl Tokens {
             if login.is_none() && next.is_some_and(|next| next <= now) {
                 login = Some(Box::pin(self.log_in()));
             }
-            let never = now + Duration::from_secs(24 * 3600);
             tokio::select! {
                 () = async { login.as_mut().expect("checked by the branch's condition").await }, if login.is_some() => {
                     login = None;
                 }
                 () = self.stirred.notified() => {}
-                () = tokio::time::sleep_until(next.unwrap_or(never)), if login.is_none() => {}
-                () = tokio::time::sleep_until(ends.unwrap_or(never)) => {}
+                () = until(next), if login.is_none() => {}
+                () = until(ends) => {}
             }
         }
     }
@@ -209,7 +214,8 @@ impl Tokens {
             found.filter(|found| Some(found.generation) != seen && Some(found.generation) != dropped);
         let outcome = match foreign {
             Some(stored) => Ok((Life::that_lasts(stored.left, Instant::now()), stored)),
-            None => self.log_in_at_vendor(seen).await,
+            // One that was dropped here and that the store could not drop has to give way as well.
+            None => self.log_in_at_vendor(seen.or(dropped)).await,
         };
         match outcome {
             Ok((life, stored)) => self.adopt(stored, life),

@@ -147,7 +147,92 @@ fn parse_timeout(text: &str) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+    use tonic::Code;
+    use tonic_types::StatusExt as _;
+
     use super::*;
+    use crate::telemetry::page;
+
+    const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+
+    fn arrival(name: HeaderName, value: &[u8]) -> Arrival {
+        let value = HeaderValue::from_bytes(value).unwrap();
+        Arrival::of(Method::WatchTask, Instant::now(), &HeaderMap::from_iter([(name, value)]))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn deadlines_count_from_the_arrival_and_the_gateways_bound_is_for_who_has_none_and_for_watches() {
+        let bound = Duration::from_secs(30);
+        let cases = [("5S", 5, 5), ("60S", 60, 30)];
+        for (timeout, query, watch) in cases {
+            let arrival = arrival(GRPC_TIMEOUT, timeout.as_bytes());
+            let own = arrival.at + Duration::from_secs(query);
+            assert_eq!((arrival.deadline, arrival.query_deadline(bound)), (Some(own), own));
+            assert_eq!(arrival.watch_deadline(bound), arrival.at + Duration::from_secs(watch), "{timeout}");
+        }
+        let arrival = Arrival::of(Method::QueryTask, Instant::now(), &HeaderMap::new());
+        let bounded = arrival.at + bound;
+        assert_eq!(
+            (arrival.deadline, arrival.query_deadline(bound), arrival.watch_deadline(bound)),
+            (None, bounded, bounded)
+        );
+    }
+
+    #[tokio::test]
+    async fn a_timeout_that_can_not_be_read_is_refused_by_its_name() {
+        assert!(Arrival::of(Method::QueryTask, Instant::now(), &HeaderMap::new()).check().is_ok());
+        assert!(arrival(GRPC_TIMEOUT, b"5S").check().is_ok());
+        for timeout in [&b"soon"[..], b"5", b"", b"5\xff"] {
+            let status = arrival(GRPC_TIMEOUT, timeout).check().unwrap_err();
+            assert_eq!(status.code(), Code::InvalidArgument, "{timeout:?}");
+            let details = status.get_error_details();
+            assert_eq!(details.bad_request().unwrap().field_violations[0].field, "grpc-timeout");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refused_call_leaves_one_line_with_its_ids_at_the_level_of_who_must_act() {
+        use Reason::*;
+        let trace = format!("00-{TRACE}-b7ad6b7169203331-01");
+        let defects = [
+            CredentialsRejected,
+            UpstreamUnauthorized,
+            UpstreamForbidden,
+            UpstreamPathNotFound,
+            UpstreamRedirect,
+            UpstreamMalformed,
+            GatewayDefect,
+        ];
+        for reason in Reason::ALL {
+            let level = match reason {
+                ShuttingDown | Deadline => "DEBUG",
+                _ if defects.contains(&reason) => "WARN",
+                _ => "INFO",
+            };
+            // Under the first of these a call has no span until it is refused, and under the last two no line.
+            for (filter, is_told) in
+                [("info", level != "DEBUG"), ("debug", true), ("warn", level == "WARN"), ("off", false)]
+            {
+                let lines = page::json(filter, || {
+                    let mut arrival = arrival(TRACEPARENT, trace.as_bytes());
+                    arrival.concerns(&TaskId::parse("7").unwrap());
+                    let mut failure = Failure::new(reason, "what was wrong");
+                    failure.http_status = Some(418);
+                    let status = arrival.refuse(&failure);
+                    assert_eq!(status.message(), "what was wrong");
+                });
+                assert_eq!(lines.len(), usize::from(is_told), "{reason} under {filter}: {lines:?}");
+                for line in lines {
+                    let said = [&line["level"], &line["message"], &line["reason"], &line["detail"]];
+                    assert_eq!(said, [level, "call failed", reason.name(), "what was wrong"]);
+                    let call = &line["span"];
+                    let ids = [&call["name"], &call["rpc.method"], &call["task.id"], &call["trace_id"]];
+                    assert_eq!(ids, ["call", "WatchTask", "7", TRACE], "{reason} under {filter}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn timeouts_are_read_as_grpc_writes_them() {

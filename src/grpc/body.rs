@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use futures_util::Stream;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
-use http_body::{Frame, SizeHint};
+use http_body::Frame;
 use tonic::Status;
 use tonic::body::Body;
 use tracing::Span;
@@ -160,13 +160,6 @@ impl http_body::Body for CallBody {
             _ => false,
         }
     }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.content {
-            Content::Made { body, .. } => body.size_hint(),
-            _ => SizeHint::default(),
-        }
-    }
 }
 
 /// What a stream has next. Its panic is its caller's last word, as a failure is.
@@ -233,11 +226,76 @@ impl Drop for End {
 mod tests {
     use bytes::Bytes;
     use futures_util::stream;
+    use http_body::Body as _;
     use http_body_util::{BodyExt as _, StreamBody};
 
     use super::*;
     use crate::limits::Room;
     use crate::metrics::{Method, Metrics};
+    use crate::telemetry::page;
+
+    fn end(metrics: &Metrics) -> End {
+        End::new(
+            metrics.call(Method::QueryTask),
+            None,
+            tracing::debug_span!("call", outcome = tracing::field::Empty),
+        )
+    }
+
+    #[tokio::test]
+    async fn a_call_that_was_refused_is_counted_by_its_status_and_has_no_body() {
+        for (status, code) in
+            [("12", "Unimplemented"), ("5", "NotFound"), ("x", "Unknown"), ("99", "Unknown")]
+        {
+            let metrics = Metrics::new();
+            let mut refused = Response::new(Body::empty());
+            refused.headers_mut().insert(GRPC_STATUS, HeaderValue::from_static(status));
+            let response = CallBody::answer(Ok(Answer::Made(refused)), end(&metrics), None);
+            assert_eq!(response.headers()[GRPC_STATUS], status);
+            // Whoever sends it can say so in the head already.
+            assert!(response.body().is_end_stream());
+            let ended = format!("grpc_code=\"{code}\",grpc_method=\"QueryTask\"");
+            assert!(
+                metrics.render().lines().any(|line| line.contains(&ended) && line.ends_with(" 1")),
+                "{code}"
+            );
+        }
+        let refused = Err(Status::not_found("nothing there"));
+        let response = CallBody::answer(refused, end(&Metrics::new()), None);
+        assert_eq!(response.headers()[GRPC_STATUS], "5");
+        assert!(response.body().is_end_stream());
+        let streamed = Response::new(Body::new(http_body_util::Full::from("x")));
+        let response = CallBody::answer(Ok(Answer::Made(streamed)), end(&Metrics::new()), None);
+        assert!(!response.body().is_end_stream());
+    }
+
+    #[test]
+    fn whoever_debugs_sees_how_each_call_ended() {
+        for filter in ["debug", "info"] {
+            let lines = page::json(filter, || {
+                let metrics = Metrics::new();
+                let mut reached = end(&metrics);
+                reached.reached(5);
+                reached.reached(0);
+                drop((reached, end(&metrics)));
+            });
+            if filter == "info" {
+                assert!(lines.is_empty(), "{lines:?}");
+                continue;
+            }
+            let [ended, left] = &lines[..] else { panic!("{lines:?}") };
+            assert_eq!(
+                (&ended["message"], &ended["span"]["outcome"]),
+                (&"call ended".into(), &"NotFound".into())
+            );
+            assert_eq!(ended["rpc.grpc.status_code"], 5);
+            assert!(ended["seconds"].is_number());
+            assert_eq!(
+                (&left["message"], &left["span"]["outcome"]),
+                (&"caller left".into(), &"Cancelled".into())
+            );
+        }
+    }
 
     /// A call's answer to its end: the code that its caller gets, and what the call was counted as.
     async fn end_of(answer: Answer) -> (String, String) {

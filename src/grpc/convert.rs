@@ -10,8 +10,8 @@ use crate::pb;
 use crate::task::{self, Answer, Form, Observation, TaskId};
 
 /// The range of `google.protobuf.Duration`, in seconds (its own documentation: about 10,000 years).
-const LONGEST_SECONDS: i64 = 315_576_000_000;
-const NANOS_A_SECOND: i32 = 1_000_000_000;
+const LONGEST_SECONDS: u64 = 315_576_000_000;
+const NANOS_A_SECOND: u32 = 1_000_000_000;
 
 /// Checks a request's `task_id`.
 pub(super) fn task_id(text: &str) -> Result<TaskId, Status> {
@@ -24,18 +24,14 @@ pub(super) fn duration(
     value: Option<prost_types::Duration>,
 ) -> Result<Option<Duration>, Status> {
     let Some(prost_types::Duration { seconds, nanos }) = value else { return Ok(None) };
-    let is_in_range = seconds.unsigned_abs() <= LONGEST_SECONDS.unsigned_abs()
-        && nanos.unsigned_abs() < NANOS_A_SECOND.unsigned_abs();
-    let is_one_sign = seconds == 0 || nanos == 0 || (seconds < 0) == (nanos < 0);
-    if !is_in_range || !is_one_sign {
-        return Err(status::invalid_field(
-            field,
-            "is not a valid google.protobuf.Duration: out of its range",
-        ));
-    }
     match (u64::try_from(seconds), u32::try_from(nanos)) {
-        (Ok(seconds), Ok(nanos)) => Ok(Some(Duration::new(seconds, nanos))),
-        _ => Err(status::invalid_field(field, "is negative; give 0 s or more")),
+        (Ok(seconds), Ok(nanos)) if seconds <= LONGEST_SECONDS && nanos < NANOS_A_SECOND => {
+            Ok(Some(Duration::new(seconds, nanos)))
+        }
+        (Ok(_), Ok(_)) => {
+            Err(status::invalid_field(field, "is not a valid google.protobuf.Duration: out of its range"))
+        }
+        _ => Err(status::invalid_field(field, "holds a negative number; give 0 s or more")),
     }
 }
 
@@ -255,22 +251,24 @@ mod tests {
     #[test]
     fn durations_are_checked() {
         let read = |seconds, nanos| duration("max_age", Some(prost_types::Duration { seconds, nanos }));
+        let longest = 315_576_000_000;
         assert_eq!(duration("max_age", None).unwrap(), None);
         assert_eq!(read(0, 0).unwrap(), Some(Duration::ZERO));
-        assert_eq!(read(LONGEST_SECONDS, 999_999_999).unwrap().unwrap().as_secs(), 315_576_000_000);
-        for (seconds, nanos) in [
-            (-1, 0),
-            (0, -1),
-            (1, -1),
-            (-1, 1),
-            (0, 1_000_000_000),
-            (LONGEST_SECONDS + 1, 0),
-            (i64::MIN, i32::MIN),
-            (i64::MAX, i32::MAX),
+        assert_eq!(read(longest, 999_999_999).unwrap(), Some(Duration::new(315_576_000_000, 999_999_999)));
+        for (seconds, nanos, what) in [
+            (-1, 0, "negative"),
+            (0, -1, "negative"),
+            (1, -1, "negative"),
+            (-1, 1, "negative"),
+            (i64::MIN, i32::MIN, "negative"),
+            (0, 1_000_000_000, "out of its range"),
+            (longest + 1, 0, "out of its range"),
+            (i64::MAX, i32::MAX, "out of its range"),
         ] {
             let status = read(seconds, nanos).unwrap_err();
             assert_eq!(status.code(), tonic::Code::InvalidArgument, "{seconds} {nanos}");
-            assert!(status.message().starts_with("max_age "), "{}", status.message());
+            let message = status.message();
+            assert!(message.starts_with("max_age ") && message.contains(what), "{message}");
         }
     }
 }

@@ -87,18 +87,18 @@ impl HealthRpc for HealthService {
 /// The next status that differs from the last one told; `None` once the drain has been told.
 async fn next(
     standing: &mut watch::Receiver<Standing>,
-    last: &mut Option<(ServingStatus, bool)>,
+    last: &mut Option<ServingStatus>,
     asked: Asked,
 ) -> Option<ServingStatus> {
     loop {
         let now = *standing.borrow_and_update();
         let status = asked.status(now);
         match last {
-            Some((_, true)) => return None,
-            Some((told, _)) if *told == status && !now.draining => {}
-            Some((told, _)) if *told == status => return None,
+            // In a drain no status changes any more.
+            Some(told) if *told == status && now.draining => return None,
+            Some(told) if *told == status => {}
             _ => {
-                *last = Some((status, now.draining));
+                *last = Some(status);
                 return Some(status);
             }
         }

@@ -271,4 +271,57 @@ mod tests {
             assert_eq!(sent, expected);
         }
     }
+
+    async fn read(
+        body: impl RequestBody,
+        encoding: Option<&'static str>,
+    ) -> Result<pb::QueryTaskRequest, Status> {
+        let mut request = Request::new(body);
+        request.headers_mut().extend(encoding.map(|name| (GRPC_ENCODING, HeaderValue::from_static(name))));
+        Unread::new(request).read().await
+    }
+
+    #[test]
+    fn a_frame_is_one_message_if_it_is_plain_and_has_the_length_that_it_says() {
+        let frame = |flag: u8, length: usize, message: &[u8]| {
+            Bytes::from([&[flag][..], &u32::try_from(length).unwrap().to_be_bytes(), message].concat())
+        };
+        assert_eq!(whole(&frame(0, 3, b"abc")), Some(&b"abc"[..]));
+        assert_eq!(whole(&frame(0, 0, b"")), Some(&b""[..]));
+        let longest = vec![0; MAX_REQUEST];
+        assert_eq!(whole(&frame(0, MAX_REQUEST, &longest)), Some(&longest[..]));
+        let longer = vec![0; MAX_REQUEST + 1];
+        for other in [
+            frame(1, 3, b"abc"),
+            frame(0, 2, b"abc"),
+            frame(0, 4, b"abc"),
+            frame(0, MAX_REQUEST + 1, &longer),
+            Bytes::from_static(b"\0\0\0\0"),
+        ] {
+            assert_eq!(whole(&other), None);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_is_read_however_its_bytes_come() {
+        let request = pb::QueryTaskRequest { task_id: "7".repeat(100), max_age: None };
+        let bytes = Bytes::from(framed(&request));
+        for step in [1, 4, 5, 6, 50, bytes.len()] {
+            let pieces: Vec<_> = bytes.chunks(step).map(Bytes::copy_from_slice).collect();
+            let frames = pieces.into_iter().map(|piece| Ok::<_, std::io::Error>(Frame::data(piece)));
+            let body = http_body_util::StreamBody::new(futures_util::stream::iter(frames));
+            assert_eq!(read(body, None).await.unwrap(), request, "in pieces of {step}");
+        }
+        assert_eq!(read(http_body_util::Full::from(bytes), None).await.unwrap(), request);
+    }
+
+    #[tokio::test]
+    async fn no_compression_is_offered_and_none_taken() {
+        let request = pb::QueryTaskRequest { task_id: "7".into(), max_age: None };
+        let body = || http_body_util::Full::from(framed(&request));
+        assert_eq!(read(body(), Some("identity")).await.unwrap(), request);
+        let refused = read(body(), Some("gzip")).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unimplemented);
+        assert_eq!(refused.metadata().get(GRPC_ACCEPT_ENCODING).unwrap(), "identity");
+    }
 }

@@ -122,6 +122,10 @@ mod tests {
         tokio::time::advance(Duration::from_secs(1)).await;
         cache.sweep(Instant::now());
         assert_eq!(kept(&cache), [7]);
+        // Each that comes lets the outlived go, so that no sweep has many to let go of.
+        tokio::time::advance(Duration::from_secs(60)).await;
+        cache.put(&id(8), observed(0), Instant::now());
+        assert_eq!(kept(&cache), [8]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -134,5 +138,21 @@ mod tests {
         assert_eq!(cache.get(&id(1)).unwrap().state().remark.len(), 2);
         cache.put(&id(1), observed(3), Instant::now());
         assert_eq!(cache.get(&id(1)).unwrap().state().remark.len(), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_replaces_another_counts_once_and_what_just_fits_is_kept() {
+        let size = |answer: &Observation| answer.answer.size() + ENTRY_OVERHEAD;
+        let (small, large) = (observed(0), observed(9_000));
+        let mut cache = Cache::new(Limits { bytes: size(&small) + size(&large), ..LIMITS });
+        cache.put(&id(1), small.clone(), Instant::now());
+        for _ in 0..10 {
+            cache.put(&id(2), large.clone(), Instant::now());
+        }
+        assert_eq!((kept(&cache), cache.bytes), (vec![1, 2], size(&small) + size(&large)));
+        cache.put(&id(2), small.clone(), Instant::now());
+        assert_eq!((kept(&cache), cache.bytes), (vec![1, 2], 2 * size(&small)));
+        cache.put(&id(2), observed(9_001), Instant::now());
+        assert_eq!(kept(&cache), [2]);
     }
 }

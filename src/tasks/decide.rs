@@ -168,6 +168,7 @@ mod tests {
             // Both: the fresher of those that will do.
             (within(5), Some((4, false)), Some((2, false)), &[], Polled),
             (within(5), Some((2, false)), Some((4, false)), &[], Cached),
+            (within(5), Some((4, false)), Some((4, false)), &[], Cached),
             (within(5), Some((6, false)), Some((4, false)), &[], Polled),
             (within(5), Some((4, false)), Some((6, false)), &[Some(1)], Cached),
             (Shared, Some((9, true)), Some((1, false)), &[Some(1)], Cached),

@@ -164,6 +164,9 @@ mod tests {
         let newest = follower.next().await.unwrap();
         assert_eq!((newest.order, newest.age), (Order { epoch: 2, number: 1 }, Duration::from_secs(3)));
         assert!(follower.next().now_or_never().is_none());
+        // A poller that does not know whether it was heard says it again: that is no news.
+        feed.publish(&task, item(2, 1)).await.unwrap();
+        assert!(follower.next().now_or_never().is_none());
         drop(follower);
         assert!(feed.topics.lock().unwrap().is_empty());
     }

@@ -59,7 +59,7 @@ impl Rights for Memory {
         let waiting = Waiting { places: Arc::clone(&self.places), task: task.clone(), place };
         Box::pin(async move {
             let place = Arc::clone(&waiting.place).lock_owned().await;
-            let epoch = self.epoch.fetch_add(1, Ordering::Relaxed) + 1;
+            let epoch = self.epoch.fetch_add(1, Ordering::Relaxed);
             Ok(Box::new(Held { epoch, _place: place, _waiting: waiting }) as Box<dyn Right>)
         })
     }

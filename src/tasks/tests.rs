@@ -2,6 +2,10 @@
 //! away, fail, and revoke.
 
 mod far;
+mod memory;
+mod polling;
+mod turns;
+mod watching;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -89,6 +93,10 @@ struct World {
 }
 
 fn world_over(seams: Seams, script: Vec<Result<&'static str, Failure>>, gate: usize) -> World {
+    world_of(CONFIG, seams, script, gate)
+}
+
+fn world_of(config: Config, seams: Seams, script: Vec<Result<&'static str, Failure>>, gate: usize) -> World {
     let vendor = Arc::new(Vendor {
         begun: AtomicUsize::new(0),
         dropped: AtomicUsize::new(0),
@@ -99,7 +107,7 @@ fn world_over(seams: Seams, script: Vec<Result<&'static str, Failure>>, gate: us
         gate: Semaphore::new(gate),
     });
     let metrics = Metrics::new();
-    let hub = Hub::new(CONFIG, Arc::new(ToVendor(Arc::clone(&vendor))), seams, metrics.clone());
+    let hub = Hub::new(config, Arc::new(ToVendor(Arc::clone(&vendor))), seams, metrics.clone());
     World { vendor, hub, metrics }
 }
 
@@ -237,40 +245,74 @@ async fn a_panic_upstream_is_its_callers_failure_and_nobody_elses() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_gateways_own_bound_tells_a_turn_that_never_came() {
-    #[derive(Debug)]
-    struct Crowded;
-    impl Upstream for Crowded {
-        fn query_task(&self, _: TaskId, terms: Terms) -> BoxFuture<'static, Result<Observation, Failure>> {
-            terms.awaits_turn(Instant::now());
-            Box::pin(std::future::pending())
-        }
-        fn polls_may_start(&self) -> BoxFuture<'_, ()> {
-            Box::pin(std::future::ready(()))
-        }
+async fn a_polls_call_is_a_querys_too_for_as_long_as_one_waits_for_it() {
+    let world = world(vec![], 1);
+    let watch = world.watch(None).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let is_poll = || world.vendor.terms.lock().unwrap()[1].now().is_poll;
+    assert!(is_poll());
+    let id = id();
+    let mut queries = [(), ()].map(|()| Box::pin(world.hub.query(&id, Freshness::Shared, caller(20))));
+    for query in &mut queries {
+        assert!(query.now_or_never().is_none());
+        assert!(!is_poll());
     }
-    let hub = Hub::new(CONFIG, Arc::new(Crowded), Seams::in_memory(), Metrics::new());
-    // The hub's bound is 30 s. Each waits for the turn by itself, whoever began the call that it joins.
-    let cases = [
-        (false, 30, 30, Reason::GatewayOverloaded),
-        (true, 5, 5, Reason::Deadline),
-        (true, 30, 30, Reason::Deadline),
-        (true, 300, 30, Reason::GatewayOverloaded),
-    ];
-    let mut waiting = JoinSet::new();
-    for (after, (is_own_deadline, secs, waits, reason)) in
-        [0, 20, 25].into_iter().cycle().zip(cases.repeat(3))
-    {
-        let hub = hub.clone();
-        waiting.spawn(async move {
-            tokio::time::sleep(Duration::from_secs(after)).await;
-            let caller = Caller { is_own_deadline, ..caller(secs) };
-            let failure = hub.query(&id(), Freshness::Shared, caller).await.unwrap_err();
-            assert_eq!((failure.reason, caller.arrived.elapsed().as_secs()), (reason, waits));
-        });
+    let [first, second] = queries;
+    drop(first);
+    assert!(!is_poll());
+    drop(second);
+    assert!(is_poll());
+    assert_eq!((world.begun(), world.vendor.dropped.load(Ordering::SeqCst)), (2, 0));
+    drop(watch);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_joins_joins_the_call_that_began_last_whichever_has_ended() {
+    let world = world(vec![], 0);
+    let mut begun = Vec::new();
+    for _ in 0..3 {
+        let mut query = Box::pin(world.query(Freshness::New));
+        assert!((&mut query).now_or_never().is_none());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        begun.push(query);
     }
-    waiting.join_all().await;
-    assert!(hub.is_idle());
+    let mut begun = begun.into_iter();
+    world.vendor.gate.add_permits(1);
+    begun.next().unwrap().await.unwrap();
+    let mut joined = Box::pin(world.query(Freshness::Shared));
+    assert!((&mut joined).now_or_never().is_none());
+    world.vendor.gate.add_permits(2);
+    let second = begun.next().unwrap().await.unwrap().observation.began;
+    let last = begun.next().unwrap().await.unwrap().observation.began;
+    let joined = joined.await.unwrap();
+    assert_eq!((joined.source, joined.observation.began), (Source::Shared, last));
+    assert!(second < last);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_ended_before_it_was_begun_leaves_nothing() {
+    let world = world(vec![], 0);
+    let mut query = Box::pin(world.query(Freshness::Shared));
+    assert!((&mut query).now_or_never().is_none());
+    world.hub.end();
+    assert_eq!(query.await.unwrap_err().reason, Reason::ShuttingDown);
+    world.hub.closed().await;
+    assert!(world.is_idle());
+    assert_eq!(world.begun(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_hub_is_closed_when_the_last_call_is_over() {
+    let world = world(vec![], 0);
+    let mut query = Box::pin(world.query(Freshness::Shared));
+    assert!((&mut query).now_or_never().is_none());
+    let mut closed = Box::pin(world.hub.closed());
+    settle().await;
+    assert!((&mut closed).now_or_never().is_none());
+    world.vendor.gate.add_permits(1);
+    query.await.unwrap();
+    closed.await;
+    assert!(world.is_idle());
 }
 
 #[tokio::test(start_paused = true)]
@@ -324,8 +366,13 @@ async fn those_who_join_during_a_poll_have_its_answer() {
     drop((first, joined));
 }
 
-/// What one watcher sees to its end: raw statuses, and the failure if it ends with one.
+/// What one watcher sees to its end, which comes within the day: raw statuses, and the failure if it ends with one.
 async fn see(watch: Watch) -> (Vec<String>, Option<Failure>) {
+    let day = Duration::from_secs(24 * 3600);
+    tokio::time::timeout(day, see_all(watch)).await.expect("nobody watches for ever")
+}
+
+async fn see_all(watch: Watch) -> (Vec<String>, Option<Failure>) {
     let mut seen = vec![watch.first.state().raw_status.clone()];
     let Some(mut later) = watch.later else { return (seen, None) };
     loop {

@@ -97,7 +97,7 @@ impl Default for Refusals {
 impl Machine {
     /// The held token, if it is alive.
     pub(super) fn held(&self, now: Instant) -> Option<&Arc<Held>> {
-        self.held.as_ref().filter(|held| held.ends > now)
+        self.held.as_ref().filter(|held| held.is_alive(now))
     }
 
     /// Whether the last login that ended failed.
@@ -246,8 +246,13 @@ mod tests {
 
     /// A login that begins and succeeds now.
     fn log_in(machine: &mut Machine, life: f64) -> Generation {
+        machine.login_begins(Instant::now());
+        succeed(machine, life)
+    }
+
+    /// The login that is under way succeeds, as if it had begun now.
+    fn succeed(machine: &mut Machine, life: f64) -> Generation {
         let now = Instant::now();
-        machine.login_begins(now);
         let stored = Stored {
             bearer: Arc::new(Bearer::new("token").unwrap()),
             generation: Generation::new(),
@@ -293,6 +298,36 @@ mod tests {
                 assert!((earliest - 1e-6..=latest + 1e-6).contains(&due), "{life}: {due}");
             }
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn replicas_that_logged_in_together_do_not_renew_together() {
+        let renewals = (0..50).map(|_| {
+            let mut machine = Machine::default();
+            log_in(&mut machine, 3600.0);
+            due_in(&machine) as u64
+        });
+        // Spread over 144 s.
+        assert!(renewals.collect::<std::collections::BTreeSet<_>>().len() > 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_back_off_alone_spaces_failing_logins_and_a_success_ends_it() {
+        let first_back_offs = (0..100).map(|_| {
+            let mut machine = Machine::default();
+            fail(&mut machine, Reason::TokenUnavailable, None);
+            due_in(&machine)
+        });
+        let (sooner, later): (Vec<_>, Vec<_>) = first_back_offs.partition(|due| *due < 1.0);
+        assert!(sooner.len() > 10 && later.len() > 10, "{} {}", sooner.len(), later.len());
+        let mut machine = Machine::default();
+        (0..5).for_each(|_| fail(&mut machine, Reason::TokenUnavailable, Some(300.0)));
+        log_in(&mut machine, 40.0);
+        assert_eq!(due_in(&machine), 30.0, "a renewal is not put off by failures of the past");
+        fail(&mut machine, Reason::TokenUnavailable, None);
+        tokio::time::advance(secs(40.0)).await;
+        fail(&mut machine, Reason::TokenUnavailable, None);
+        assert!((1.8..=2.2).contains(&due_in(&machine)), "the second of its own row");
     }
 
     #[tokio::test(start_paused = true)]
@@ -347,6 +382,9 @@ mod tests {
         machine.login_failed(Instant::now(), Failure::new(Reason::CredentialsRejected, "no"));
         machine.login_begins(Instant::now());
         assert!(matches!(advice(&machine, 9.0), Advice::Fail(_)), "after a rejected one at once");
+        let mut machine = Machine::default();
+        fail(&mut machine, Reason::TokenUnavailable, Some(2.5));
+        assert!(matches!(advice(&machine, 9.0), Advice::Wait), "2.5 s are near enough");
     }
 
     #[tokio::test(start_paused = true)]
@@ -385,6 +423,27 @@ mod tests {
         assert_eq!(machine.refused(Instant::now(), first), Verdict::Retry);
         assert_eq!(machine.next_login(Instant::now()), None);
         assert!(matches!(advice(&machine, 1.0), Advice::Wait));
+        // As any login that a 401 caused, it spaces the next ones, the wider if it did not help.
+        let second = succeed(&mut machine, 600.0);
+        assert_eq!(machine.refused(Instant::now(), second), Verdict::TooSoon);
+        machine.retried(second, false);
+        tokio::time::advance(secs(1.9)).await;
+        assert_eq!(machine.refused(Instant::now(), second), Verdict::TooSoon);
+        tokio::time::advance(secs(0.1)).await;
+        assert_eq!(machine.refused(Instant::now(), second), Verdict::Retry);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_renewal_after_a_401_is_no_login_that_a_401_caused() {
+        let mut machine = Machine::default();
+        let first = log_in(&mut machine, 60.0);
+        assert_eq!(machine.refused(Instant::now(), first), Verdict::Retry);
+        assert_eq!(machine.dropped(), Some(first));
+        log_in(&mut machine, 60.0);
+        assert_eq!(machine.dropped(), None);
+        tokio::time::advance(secs(50.0)).await;
+        let renewed = log_in(&mut machine, 60.0);
+        assert_eq!(machine.refused(Instant::now(), renewed), Verdict::Retry);
     }
 
     #[tokio::test(start_paused = true)]

@@ -116,9 +116,20 @@ mod tests {
         assert!(matches!(read(b"\xff\xfe"), Err(SecretFileError::NotText)));
         assert!(matches!(read(&[b'a'; MAX_SECRET_BYTES + 1]), Err(SecretFileError::TooLong)));
         assert!(matches!(read(&[b'a'; 3 * MAX_SECRET_BYTES]), Err(SecretFileError::TooLong)));
+        // What is too long is not looked at any further.
+        assert!(matches!(read(&[0xff; MAX_SECRET_BYTES + 3]), Err(SecretFileError::TooLong)));
         assert!(matches!(Secret::read(Path::new("/no/such")), Err(SecretFileError::Unreadable(_))));
         let mut longest = vec![b'a'; MAX_SECRET_BYTES];
         longest.extend(b"\r\n");
         assert_eq!(read(&longest).unwrap().expose().len(), MAX_SECRET_BYTES);
+    }
+
+    #[test]
+    fn a_file_is_read_into_one_piece_of_memory_little_larger_than_allowed() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(&[b'a'; 100]).unwrap();
+        let bytes = read_bounded(file.path(), 100).unwrap().unwrap();
+        assert!((101..=200).contains(&bytes.capacity()), "{}", bytes.capacity());
+        assert!(read_bounded(file.path(), 99).unwrap().is_none());
     }
 }

@@ -53,8 +53,8 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     /// If the store can't be asked.
     fn get(&self) -> BoxFuture<'_, Result<Option<Stored>, StoreError>>;
 
-    /// Puts a new token in the place of the one of `seen` (`None`: of no token), and gives what is there then:
-    /// the new one, or the one that somebody else was quicker to put there.
+    /// Puts a new token in the place of the one of `seen`, or of none, and gives what is there then: the new one, or
+    /// the one that somebody else was quicker to put there.
     ///
     /// # Errors
     /// If the store can't be asked.

@@ -46,6 +46,8 @@ struct FarStore {
     near: store::Memory,
     operations: AtomicUsize,
     every_nth_fails: usize,
+    /// Whether a token, once there, can't be dropped.
+    keeps: bool,
     delay: Duration,
 }
 
@@ -75,7 +77,7 @@ impl TokenStore for FarStore {
     fn drop_generation(&self, generation: Generation) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async move {
             self.travel().await?;
-            self.near.drop_generation(generation).await
+            if self.keeps { Err(StoreError) } else { self.near.drop_generation(generation).await }
         })
     }
 }
@@ -84,7 +86,7 @@ fn stores() -> Vec<Arc<dyn TokenStore>> {
     let far = |every_nth_fails, delay_ms| {
         let near = store::Memory::new();
         let delay = Duration::from_millis(delay_ms);
-        Arc::new(FarStore { near, operations: AtomicUsize::new(0), every_nth_fails, delay })
+        Arc::new(FarStore { near, operations: AtomicUsize::new(0), every_nth_fails, keeps: false, delay })
     };
     vec![
         Arc::new(store::Memory::new()),
@@ -105,6 +107,15 @@ struct World {
 }
 
 fn world(store: Arc<dyn TokenStore>, script: Vec<Result<f64, Failure>>, gate: usize) -> World {
+    world_that_waits_for(3, store, script, gate)
+}
+
+fn world_that_waits_for(
+    logins: u32,
+    store: Arc<dyn TokenStore>,
+    script: Vec<Result<f64, Failure>>,
+    gate: usize,
+) -> World {
     let vendor = Arc::new(Vendor {
         begun: AtomicUsize::new(0),
         under_way: AtomicUsize::new(0),
@@ -114,7 +125,7 @@ fn world(store: Arc<dyn TokenStore>, script: Vec<Result<f64, Failure>>, gate: us
     });
     let health = Health::new();
     let login = Box::new(ToVendor(Arc::clone(&vendor)));
-    let tokens = Arc::new(Tokens::new(login, Arc::clone(&store), 3, health.clone(), Metrics::new()));
+    let tokens = Arc::new(Tokens::new(login, Arc::clone(&store), logins, health.clone(), Metrics::new()));
     let mut owner = JoinSet::new();
     let owned = Arc::clone(&tokens);
     owner.spawn(async move { owned.run().await });
@@ -123,11 +134,20 @@ fn world(store: Arc<dyn TokenStore>, script: Vec<Result<f64, Failure>>, gate: us
 
 impl World {
     async fn get(&self) -> Result<Arc<Held>, Failure> {
-        self.tokens.get(&mut Terms::fixed(Instant::now() + Duration::from_secs(30))).await
+        let mut terms = Terms::fixed(Instant::now() + Duration::from_secs(30));
+        let day = Duration::from_secs(24 * 3600);
+        tokio::time::timeout(day, self.tokens.get(&mut terms)).await.expect("nobody waits for ever")
     }
 
     fn logins(&self) -> usize {
         self.vendor.begun.load(Ordering::SeqCst)
+    }
+
+    /// Lets time go by until a login is under way.
+    async fn login_begins(&self) {
+        while self.vendor.under_way.load(Ordering::SeqCst) == 0 {
+            tokio::time::advance(Duration::from_millis(10)).await;
+        }
     }
 }
 
@@ -149,9 +169,7 @@ async fn many_callers_share_one_login() {
                     .map(|held| held.generation)
             });
         }
-        while world.logins() == 0 {
-            tokio::time::advance(Duration::from_millis(10)).await;
-        }
+        world.login_begins().await;
         world.vendor.gate.add_permits(1);
         let generations = callers.join_all().await;
         assert!(generations.iter().all(|generation| *generation == generations[0] && generation.is_ok()));
@@ -229,7 +247,9 @@ async fn a_revoked_token_costs_one_login_over_any_store() {
         for _ in 0..50 {
             assert_eq!(world.tokens.refused(first), Verdict::Retry);
         }
+        let asked = Instant::now();
         let second = world.get().await.unwrap().generation;
+        assert!(asked.elapsed() < Duration::from_secs(1), "the owner is told at once: {:?}", world.store);
         assert_ne!(second, first);
         assert_eq!(world.logins(), 2, "{:?}", world.store);
         world.tokens.retried(second, true);
@@ -275,4 +295,82 @@ async fn a_caller_whose_deadline_shrinks_is_not_kept() {
     let asked = Instant::now();
     let failure = world.tokens.get(&mut soon).await.unwrap_err();
     assert_eq!((failure.reason, asked.elapsed()), (Reason::TokenUnavailable, Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_has_ended_is_given_to_nobody() {
+    let mut script = vec![Ok(20.0)];
+    script.extend((0..20).map(|_| no(Reason::TokenUnavailable)));
+    let world = world(Arc::new(store::Memory::new()), script, 1000);
+    let ends = world.get().await.unwrap().ends;
+    // Renewals fail from 10 s on; the next one after the end is some seconds away by then.
+    tokio::time::sleep(Duration::from_millis(19_900)).await;
+    assert_eq!(world.get().await.unwrap().ends, ends);
+    tokio::time::advance(ends - Instant::now()).await;
+    assert_eq!(world.get().await.unwrap_err().reason, Reason::TokenUnavailable);
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert_eq!(world.get().await.unwrap_err().reason, Reason::TokenUnavailable);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_waits_for_no_more_logins_than_it_may_though_the_next_is_near() {
+    let script = (0..9).map(|_| no(Reason::TokenUnavailable)).collect();
+    let world = world_that_waits_for(2, Arc::new(store::Memory::new()), script, 1000);
+    let failure = world.get().await.unwrap_err();
+    assert_eq!((failure.reason, world.logins()), (Reason::TokenUnavailable, 2));
+    assert!(failure.retry_after.unwrap() < Duration::from_millis(2500));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_gap_after_a_401_is_wider_once_its_retry_was_refused_and_narrow_again_after_a_success() {
+    let world = world(Arc::new(store::Memory::new()), vec![], 1000);
+    let first = world.get().await.unwrap().generation;
+    assert_eq!(world.tokens.refused(first), Verdict::Retry);
+    let second = world.get().await.unwrap().generation;
+    world.tokens.retried(second, false);
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(world.tokens.refused(second), Verdict::TooSoon, "the gap is 2 s");
+    assert_eq!(world.get().await.unwrap().generation, second);
+    world.tokens.retried(second, true);
+    assert_eq!(world.tokens.refused(second), Verdict::Retry, "the gap is 1 s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_life_counts_from_before_the_login_was_sent_however_long_vendor_and_store_take() {
+    for store in stores() {
+        let world = world(store, vec![Ok(60.0)], 0);
+        world.login_begins().await;
+        let sent_by = Instant::now();
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        world.vendor.gate.add_permits(1);
+        let ends = world.get().await.unwrap().ends;
+        let life = Duration::from_secs(60);
+        assert!(ends <= sent_by + life && ends > sent_by + life / 2, "{:?}", world.store);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_token_of_a_replica_that_was_quicker_serves_here_too() {
+    let world = world(Arc::new(store::Memory::new()), vec![Ok(60.0)], 0);
+    world.login_begins().await;
+    let bearer = Arc::new(Bearer::new("theirs").unwrap());
+    let theirs = Stored { bearer, generation: Generation::new(), left: Duration::from_secs(600) };
+    world.store.replace(None, theirs.clone()).await.unwrap();
+    let ends = Instant::now() + theirs.left;
+    world.vendor.gate.add_permits(1);
+    let held = world.get().await.unwrap();
+    assert_eq!((held.generation, held.ends), (theirs.generation, ends));
+    assert_eq!(world.store.get().await.unwrap().unwrap().generation, theirs.generation);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_the_store_can_not_drop_is_not_taken_again() {
+    let near = store::Memory::new();
+    let (operations, delay) = (AtomicUsize::new(0), Duration::from_millis(10));
+    let far = FarStore { near, operations, every_nth_fails: usize::MAX, keeps: true, delay };
+    let world = world(Arc::new(far), vec![], 1000);
+    let first = world.get().await.unwrap().generation;
+    assert_eq!(world.tokens.refused(first), Verdict::Retry);
+    assert_ne!(world.get().await.unwrap().generation, first);
+    assert_eq!(world.logins(), 2);
 }

@@ -18,7 +18,6 @@ use crate::metrics::{self, Endpoint, Metrics};
 use crate::retry;
 use crate::retry::budget::Budget;
 use crate::retry::terms::Terms;
-
 use crate::task::failure::{Failure, Reason};
 use crate::task::{Answer, Observation, TaskId};
 use crate::token::{Held, Tokens, Verdict};
@@ -208,4 +207,101 @@ fn chain(error: &dyn Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::time::Duration;
+
+    use futures_util::future::BoxFuture;
+    use rustls::RootCertStore;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio::task::JoinSet;
+
+    use super::*;
+    use crate::health::Health;
+    use crate::limits;
+    use crate::token::bearer::Bearer;
+    use crate::token::store;
+    use crate::token::{Grant, Login};
+
+    #[derive(Debug)]
+    struct Granting;
+
+    impl Login for Granting {
+        fn login(&self) -> BoxFuture<'_, Result<Grant, Failure>> {
+            let bearer = Bearer::new("token").expect("it is one");
+            Box::pin(std::future::ready(Ok(Grant { bearer, life: Duration::from_secs(3600) })))
+        }
+    }
+
+    /// A vendor that is not available, and counts how often it is asked.
+    async fn unavailable(asked: tokio::sync::watch::Sender<usize>) -> (Url, JoinSet<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let url = format!("http://{}/", listener.local_addr().expect("it is bound"));
+        let mut vendor = JoinSet::new();
+        vendor.spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut unread = Vec::new();
+                // Each request ends with the brace of its JSON, and comes before its answer.
+                while stream.read_buf(&mut unread).await.is_ok_and(|read| read > 0) {
+                    if unread.ends_with(b"}") {
+                        unread.clear();
+                        asked.send_modify(|asked| *asked += 1);
+                        let answer = b"HTTP/1.1 503 X\r\nContent-Length: 0\r\n\r\n";
+                        stream.write_all(answer).await.expect("whoever asks waits");
+                    }
+                }
+            }
+        });
+        (url.parse().expect("it is one"), vendor)
+    }
+
+    #[tokio::test]
+    async fn where_the_budget_is_used_up_a_failure_is_the_answer_at_once() {
+        let asked = tokio::sync::watch::Sender::new(0);
+        let (url, _vendor) = unavailable(asked.clone()).await;
+        let metrics = Metrics::new();
+        let store = Arc::new(store::Memory::new());
+        let tokens = Arc::new(Tokens::new(Box::new(Granting), store, 3, Health::new(), metrics.clone()));
+        let mut owner = JoinSet::new();
+        let owned = Arc::clone(&tokens);
+        owner.spawn(async move { owned.run().await });
+        let http = Http::new(crate::vendor::http::Config {
+            connect_timeout: Duration::from_secs(20),
+            attempt_timeout: Duration::from_secs(20),
+            roots: RootCertStore::empty(),
+            https_proxy: None,
+            no_proxy: None,
+        });
+        let parts = Parts {
+            url,
+            app_key: HeaderValue::from_static("key"),
+            tenant_space_id: None,
+            max_attempts: 3,
+            tokens,
+            permits: Arc::new(limits::Memory::new(NonZeroU32::MIN, None)),
+            metrics,
+        };
+        let client = Client::new(http.expect("no proxy, no fault"), parts);
+        let task = TaskId::parse("7").expect("it is one");
+        let terms = || Terms::fixed(Instant::now() + Duration::from_secs(60));
+        let failure = client.query_task(&task, terms()).await.unwrap_err();
+        assert_eq!((failure.reason, *asked.borrow()), (Reason::UpstreamUnavailable, 3));
+        while client.budget.take_retry() {}
+        let failure = client.query_task(&task, terms()).await.unwrap_err();
+        assert_eq!((failure.reason, *asked.borrow()), (Reason::UpstreamUnavailable, 4));
+    }
+
+    #[test]
+    fn an_error_is_told_with_its_causes_on_one_line() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("{0}")]
+        struct Layer(&'static str, #[source] Option<Box<Layer>>);
+        let inner = Layer("outer", Some(Box::new(Layer("middle", Some(Box::new(Layer("inner", None)))))));
+        assert_eq!(chain(&inner), "outer: middle: inner");
+        assert_eq!(chain(&Layer("alone", None)), "alone");
+    }
 }

@@ -3,7 +3,6 @@
 
 use std::borrow::Cow;
 use std::error::Error;
-use std::fmt::Write as _;
 use std::io;
 use std::time::Duration;
 
@@ -145,37 +144,31 @@ impl ExchangeError {
 
 /// What broke, as far as the chain of causes has a type that tells.
 fn broken(error: &reqwest::Error) -> String {
-    let mut text = String::from(if error.is_connect() {
-        "no connection to the vendor"
-    } else {
-        "the exchange with the vendor broke"
-    });
-    let mut source = error.source();
-    while let Some(cause) = source {
-        if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
-            let what = match tls {
-                rustls::Error::InvalidCertificate(_) => "its certificate is not valid for us",
-                _ => "TLS failed",
-            };
-            let _ = write!(text, ": {what}");
-            return text;
-        }
-        // An io::Error may wrap one that tells more.
-        if let Some(io) = cause.downcast_ref::<io::Error>() {
-            match io.get_ref() {
-                Some(inner) if inner.is::<rustls::Error>() || inner.is::<io::Error>() => {
-                    source = Some(inner);
-                    continue;
-                }
-                _ => {
-                    let _ = write!(text, ": {}", io.kind());
-                    return text;
-                }
-            }
-        }
-        source = cause.source();
+    let what =
+        if error.is_connect() { "no connection to the vendor" } else { "the exchange with the vendor broke" };
+    match error.source().and_then(cause) {
+        Some(cause) => format!("{what}: {cause}"),
+        None => what.to_owned(),
     }
-    text
+}
+
+/// The first of an error and its causes whose type tells something.
+fn cause(error: &(dyn Error + 'static)) -> Option<String> {
+    if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+        let what = match tls {
+            rustls::Error::InvalidCertificate(_) => "its certificate is not valid for us",
+            _ => "TLS failed",
+        };
+        return Some(what.to_owned());
+    }
+    if let Some(io) = error.downcast_ref::<io::Error>() {
+        return match io.get_ref() {
+            // It may wrap one that tells more.
+            Some(inner) if inner.is::<rustls::Error>() || inner.is::<io::Error>() => cause(inner),
+            _ => Some(io.kind().to_string()),
+        };
+    }
+    error.source().and_then(cause)
 }
 
 #[cfg(test)]
@@ -236,5 +229,56 @@ mod tests {
         assert_eq!(failure.result_message.as_ref().unwrap().len(), 512);
         assert_eq!(failure.result_code.as_ref().unwrap().len(), Failure::MAX_RESULT_CODE);
         assert!(!format!("{error:?} {error} {failure:?} {}", failure.detail).contains('é'));
+    }
+
+    #[test]
+    fn each_failure_says_in_words_of_ours_where_to_look() {
+        for (code, result_code, words) in [
+            (400, None, "incorrect"),
+            (401, None, "is the service purchased"),
+            (403, None, "allow list"),
+            (404, None, "does not know the path"),
+            (302, None, "never followed"),
+            (429, None, "rate limit"),
+            (503, None, "not available"),
+            (500, Some("7"), "a resultCode that stands for a failure"),
+            (500, None, "failed to process"),
+            (418, None, "does not know"),
+        ] {
+            let detail = status(code, result_code).failure().detail;
+            assert!(detail.starts_with("the vendor ") || detail.starts_with("the vendor's "), "{detail}");
+            assert!(detail.contains(words), "{detail}");
+            assert_eq!(detail.ends_with(&format!("(HTTP {code})")), result_code.is_none(), "{detail}");
+        }
+        assert!(ExchangeError::TimedOut(Duration::from_secs(7)).failure().detail.contains("within 7s"));
+        assert!(ExchangeError::TooLarge.failure().detail.contains("larger than 1048576 bytes"));
+    }
+
+    #[test]
+    fn what_broke_is_told_by_the_first_cause_whose_type_tells_and_never_in_its_words() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("hunter2")]
+        struct Opaque(#[source] Option<Box<dyn Error + Send + Sync>>);
+        let opaque = |cause: Box<dyn Error + Send + Sync>| Box::new(Opaque(Some(cause)));
+        let certificate = || rustls::Error::InvalidCertificate(rustls::CertificateError::Expired);
+        let io = |kind, inner: Box<dyn Error + Send + Sync>| Box::new(io::Error::new(kind, inner));
+        let reset = || Box::new(io::Error::from(io::ErrorKind::ConnectionReset));
+        let cases: [(Box<dyn Error + Send + Sync>, Option<&str>); 8] = [
+            (Box::new(Opaque(None)), None),
+            (reset(), Some("connection reset")),
+            (opaque(reset()), Some("connection reset")),
+            (io(io::ErrorKind::Other, reset()), Some("connection reset")),
+            (
+                io(io::ErrorKind::Other, io(io::ErrorKind::Other, Box::new(certificate()))),
+                Some("its certificate is not valid for us"),
+            ),
+            (opaque(Box::new(certificate())), Some("its certificate is not valid for us")),
+            (opaque(Box::new(rustls::Error::HandshakeNotComplete)), Some("TLS failed")),
+            // What it wraps tells nothing, but its kind does.
+            (io(io::ErrorKind::TimedOut, opaque(reset())), Some("timed out")),
+        ];
+        for (error, told) in cases {
+            assert_eq!(cause(&*error).as_deref(), told, "{error:?}");
+        }
     }
 }

@@ -232,6 +232,28 @@ mod tests {
     }
 
     #[test]
+    fn a_body_in_one_piece_is_not_copied() {
+        let piece = Bytes::from_static(b"abc");
+        let mut body = Body::default();
+        body.append(Bytes::new());
+        body.append(piece.clone());
+        assert_eq!((body.as_ptr(), body.len()), (piece.as_ptr(), 3));
+    }
+
+    #[test]
+    fn pieces_put_together_move_only_to_memory_twice_as_large_and_by_our_own_hand() {
+        // A Vec that grows by itself leaves a copy behind that nobody wipes. It would grow to 8, 9 and 17 bytes here.
+        let mut pieces = Zeroizing::new(Vec::new());
+        for (length, capacity) in [(1, 1), (1, 2), (2, 4), (5, 16), (7, 16), (1, 32)] {
+            let (before, at) = (pieces.capacity(), pieces.as_ptr());
+            append(&mut pieces, &b"abcdefg"[..length]);
+            assert_eq!(pieces.capacity(), capacity);
+            assert_eq!(pieces.as_ptr() == at, before == capacity, "{capacity}");
+        }
+        assert_eq!(&**pieces, b"aaababcdeabcdefga");
+    }
+
+    #[test]
     fn a_proxy_that_is_no_url_is_refused_without_repeating_it() {
         let config = Config {
             connect_timeout: Duration::from_secs(1),

@@ -363,8 +363,21 @@ mod tests {
     #[test]
     fn errors_tell_where_and_never_what() {
         let error = answer(b"{\"resultCode\":\"0\",\n\"taskInfo\":\"Ada Lovelace\"}").unwrap_err();
-        assert!(error.to_string().contains("line 2, column "), "{error}");
+        assert!(
+            error.to_string().starts_with("a value of another type than documented at line 2, column "),
+            "{error}"
+        );
         assert!(!error.to_string().contains("Ada"));
+        for (body, told) in [
+            (&b"\xff"[..], "no valid UTF-8 at line 1, column 1"),
+            (b"{\n\n\"Ada\xff\n", "no valid UTF-8 at line 3, column 5"),
+            (b"{\n\xff", "no valid UTF-8 at line 2, column 1"),
+            (b"{\"resultCode\":", "the end of the body in mid-document at line 1, column 14"),
+            (b"<html>", "no valid JSON at line 1, column 1"),
+            (b"{}", "no resultCode at line 1, column 0"),
+        ] {
+            assert_eq!(answer(body).unwrap_err().to_string(), told);
+        }
     }
 
     #[test]

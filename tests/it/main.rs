@@ -1,6 +1,7 @@
 //! The contract, promise by promise, over real sockets: a gateway in this process, a vendor that answers as each
 //! test says, and callers. A test waits for conditions, never for time.
 
+mod bodies;
 mod bursts;
 mod deadlines;
 mod drain;
