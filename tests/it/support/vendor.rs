@@ -4,18 +4,18 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use federation_gateway::settings::{QUERY_PATH, TOKEN_PATH};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
-use super::answer::{Answer, Shape, task};
+use super::answer::{Answer, task};
+use super::wire::{Wire, closed, send};
 
 type Handler = Box<dyn FnMut(&Seen, usize) -> Answer + Send>;
 
@@ -56,6 +56,7 @@ struct Shared {
     login: Mutex<Script>,
     seen: Mutex<Vec<Seen>>,
     connections: AtomicUsize,
+    ended: AtomicUsize,
     under_way: AtomicUsize,
     most_under_way: AtomicUsize,
 }
@@ -99,6 +100,7 @@ impl Vendor {
             login: Script::new(|_, asked| Answer::token(&format!("token-{asked}"), &json!("3600"))),
             seen: Mutex::default(),
             connections: AtomicUsize::new(0),
+            ended: AtomicUsize::new(0),
             under_way: AtomicUsize::new(0),
             most_under_way: AtomicUsize::new(0),
         });
@@ -131,6 +133,11 @@ impl Vendor {
     /// Its base URL, by the name that its certificate has.
     pub(crate) fn url(&self) -> String {
         format!("{}://localhost:{}", self.scheme, self.addr.port())
+    }
+
+    /// Where it listens.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
     }
 
     /// How queryTask is answered from now on; the handler is told the number of the request, from 1.
@@ -173,6 +180,11 @@ impl Vendor {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
+    /// Those of them that have ended, whoever ended them.
+    pub(crate) fn ended(&self) -> usize {
+        self.shared.ended.load(Ordering::SeqCst)
+    }
+
     /// queryTask requests that came and were not answered yet, on connections that still stand.
     pub(crate) fn under_way(&self) -> usize {
         self.shared.under_way.load(Ordering::SeqCst)
@@ -206,8 +218,13 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, shared: &Shared) {
+async fn serve(stream: impl Wire, shared: &Shared) {
     let connection = shared.connections.fetch_add(1, Ordering::SeqCst);
+    converse(stream, shared, connection).await;
+    shared.ended.fetch_add(1, Ordering::SeqCst);
+}
+
+async fn converse(mut stream: impl Wire, shared: &Shared, connection: usize) {
     let mut unread = Vec::new();
     while let Some(seen) = request(&mut stream, &mut unread, connection).await {
         let script = match &*seen.path {
@@ -224,35 +241,8 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, shared: &Shared
                 () = closed(&mut stream, &mut unread) => return,
             }
         }
-        if !send(&mut stream, &answer).await {
+        if !send(&mut stream, &mut unread, &answer).await {
             return;
-        }
-    }
-}
-
-async fn closed(stream: &mut (impl AsyncRead + Unpin), unread: &mut Vec<u8>) {
-    while stream.read_buf(unread).await.is_ok_and(|read| read > 0) {}
-}
-
-/// Whether the connection can be used again.
-async fn send(stream: &mut (impl AsyncWrite + Unpin), answer: &Answer) -> bool {
-    match &answer.shape {
-        Shape::Whole => stream.write_all(&answer.bytes()).await.is_ok(),
-        Shape::Followed(second) => stream.write_all(&[answer.bytes(), second.bytes()].concat()).await.is_ok(),
-        Shape::CutOff => {
-            let half = &answer.body()[..answer.body().len() / 2];
-            let _ = stream.write_all(&[&answer.head(), half].concat()).await;
-            false
-        }
-        Shape::Trickle => {
-            let mut sent = stream.write_all(&answer.head()).await;
-            for byte in answer.body().chunks(1) {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                if sent.is_ok() {
-                    sent = stream.write_all(byte).await;
-                }
-            }
-            false
         }
     }
 }
