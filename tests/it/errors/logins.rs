@@ -72,6 +72,7 @@ pub(super) fn logins() -> Vec<Row> {
         unavailable("login: HTML", Answer::new(200, "<html>sign in</html>")).http(200),
         unavailable("login: nothing", Answer::new(200, "")).http(200),
         unavailable("login: half of it", Answer::new(200, r#"{"AccessToken":"token""#)).http(200),
+        unavailable("login: more than 1 MiB", Answer::new(200, vec![b' '; 1024 * 1024 + 1])).http(200),
         unavailable("login: Retry-After", Answer::status(429).header("Retry-After", "60"))
             .http(429)
             .waits(40.0..=72.0),
@@ -86,6 +87,14 @@ pub(super) fn logins() -> Vec<Row> {
             "login: cut off",
             [head("Content-Length: 1000\r\n"), Step::send(r#"{"AccessToken":"token"}"#), Step::Close],
         ),
+        broken(
+            "login: without end",
+            [
+                head("Transfer-Encoding: chunked\r\n"),
+                Step::Endless([&b"10000\r\n"[..], &[b' '; 0x10000], b"\r\n"].concat()),
+            ],
+        )
+        .http(200),
         slow("login: no answer", vec![Step::Hang]),
         slow("login: by the byte", vec![head("Content-Length: 100000\r\n"), Step::Trickle(b" ".to_vec())]),
         slow(
