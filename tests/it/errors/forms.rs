@@ -13,7 +13,7 @@ use super::row::{Cause, Form, Row};
 use crate::support::{Answer, Caller, Gateway, Messages, Told, Vendor, eventually, query, told, watch};
 
 /// So many rows happen at once: each has a gateway of its own, most of them wait, and all share the machine.
-const AT_ONCE: usize = 24;
+const AT_ONCE: usize = 16;
 
 /// What a watch asks for that is polled as often as can be.
 pub(super) const POLL_MIN: Option<Duration> = Some(Duration::ZERO);

@@ -14,6 +14,8 @@ use tonic::Code;
 use super::row::{AT_FIRST, Cause, Row};
 use crate::support::{Front, Mode, Vendor};
 
+/// What is told is what failed, and not that a busy machine took long to come to it.
+const PATIENT: &[&str] = &["--connect-timeout=20s", "--attempt-timeout=20s"];
 /// Not in the time that a try has.
 const IMPATIENT: &[&str] = &["--attempt-timeout=2s", "--max-attempts=2"];
 const HURRIED: &[&str] = &["--connect-timeout=1s", "--max-attempts=2"];
@@ -71,7 +73,10 @@ fn hello_of_tls_1_1() -> Vec<u8> {
 /// All that can fail below HTTP.
 pub(super) fn hosts() -> Vec<Row> {
     let row = |what: &str, fault, says| {
-        Row::new(what, Cause::Host(fault), Code::Unavailable, Reason::UpstreamUnreachable).tries(3).says(says)
+        Row::new(what, Cause::Host(fault), Code::Unavailable, Reason::UpstreamUnreachable)
+            .tries(3)
+            .says(says)
+            .flags(PATIENT)
     };
     let http = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n".to_vec();
     // protocol_version, as servers say it that look before they answer.
