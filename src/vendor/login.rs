@@ -104,5 +104,8 @@ fn refused(answer: &Answer) -> Failure {
 }
 
 fn unavailable(error: &ExchangeError) -> Failure {
-    Failure::new(Reason::TokenUnavailable, format!("no login: {}", error.failure().detail))
+    let of_exchange = error.failure();
+    let mut failure = Failure::new(Reason::TokenUnavailable, format!("no login: {}", of_exchange.detail));
+    failure.http_status = of_exchange.http_status;
+    failure
 }

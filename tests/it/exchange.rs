@@ -1,9 +1,12 @@
 //! One exchange with the vendor: which connections are used again, and what must not get through one.
 
+use std::collections::HashSet;
+
 use federation_gateway::settings::QUERY_PATH;
 use serde_json::json;
+use tokio::task::JoinSet;
 
-use crate::support::{Answer, Gateway, Vendor, query, told};
+use crate::support::{Answer, Gate, Gateway, Step, Vendor, eventually, query, told};
 
 #[tokio::test]
 async fn a_stray_second_answer_never_reaches_another_caller() {
@@ -20,6 +23,82 @@ async fn a_stray_second_answer_never_reaches_another_caller() {
         assert_eq!(answer.task.unwrap().remark, format!("of {id}"));
     }
     assert_eq!(vendor.queries(), 50);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_asked_for_costs_the_connection() {
+    let vendor = Vendor::start().await;
+    let gateway = Gateway::start(&vendor, &["--max-attempts=1"]).await;
+    let caller = gateway.caller().await;
+    for number in 0..5 {
+        let gate = Gate::shut();
+        let (own, stray) = (Answer::doing("its own").bytes(), Answer::doing("somebody else's").bytes());
+        vendor.first([Answer::raw([
+            Step::Send(own),
+            Step::Wait(gate.clone()),
+            Step::Send(stray),
+            Step::Hang,
+        ])]);
+        assert_eq!(caller.query(query("7")).await.unwrap().task.unwrap().remark, "its own");
+        let ended = || vendor.connections() - vendor.open_connections();
+        assert_eq!(ended(), number);
+        // Before the next request.
+        gate.open();
+        eventually("the connection is given up", async || ended() == number + 1).await;
+        vendor.on_query(|seen, _| Answer::doing(&format!("of {}", seen.task())));
+        assert_eq!(caller.query(query("8")).await.unwrap().task.unwrap().remark, "of 8");
+    }
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_the_vendor_closes_as_it_is_used_again_is_seen_by_nobody() {
+    let vendor = Vendor::start().await;
+    let gateway = Gateway::start(&vendor, &[]).await;
+    let caller = gateway.caller().await;
+    // As a load balancer does it whose patience ends just then: it takes one request over each connection, and what
+    // comes after it is lost.
+    for last in [Step::Close, Step::Reset] {
+        let mut used = HashSet::new();
+        vendor.on_query(move |seen, _| {
+            let own = Answer::doing(&format!("of {}", seen.task()));
+            if used.insert(seen.connection) { own } else { Answer::raw([last.clone()]) }
+        });
+        for number in 0..40 {
+            let id = number.to_string();
+            let answer = caller.query(query(&id)).await.unwrap();
+            assert_eq!(answer.task.unwrap().remark, format!("of {id}"));
+        }
+    }
+    // Every second call met it.
+    assert!(vendor.queries() >= 100, "{}", vendor.queries());
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_vendor_that_closes_after_each_answer_without_a_word_is_seen_by_nobody() {
+    let vendor = Vendor::start().await;
+    let gateway = Gateway::start(&vendor, &[]).await;
+    let mut callers = JoinSet::new();
+    vendor.on_query(|seen, _| {
+        let own = Answer::doing(&format!("of {}", seen.task()));
+        Answer::raw([Step::Send(own.bytes()), Step::Close])
+    });
+    for number in 0..4 {
+        let caller = gateway.caller().await;
+        callers.spawn(async move {
+            for call in 0..25 {
+                let id = format!("{number}-{call}");
+                let answer = caller.query(query(&id)).await.expect("a new connection helps");
+                assert_eq!(answer.task.expect("there is one").remark, format!("of {id}"));
+            }
+        });
+    }
+    while let Some(caller) = callers.join_next().await {
+        caller.unwrap();
+    }
+    assert!(vendor.connections() >= 100, "{}", vendor.connections());
     gateway.stop().await;
 }
 

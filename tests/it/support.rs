@@ -3,16 +3,19 @@
 mod answer;
 mod caller;
 pub(crate) mod frames;
+mod front;
 mod gateway;
 mod process;
 mod vendor;
+mod wire;
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-pub(crate) use answer::{Answer, Gate, done, task};
+pub(crate) use answer::{Answer, Gate, Step, done, task};
 pub(crate) use caller::{Caller, Connection, Messages, Told, bounded, duration, query, told, watch};
+pub(crate) use front::{Front, Mode};
 pub(crate) use gateway::{Gateway, IMPATIENT, SECRET, http_get};
 pub(crate) use process::Process;
 pub(crate) use vendor::Vendor;

@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use federation_gateway::pb::WatchReason;
-use tokio::time::Instant;
 use tonic::Code;
 
-use crate::support::{Answer, Gate, Gateway, SECRET, Vendor, eventually, told, watch};
+use crate::support::{Answer, Gate, Gateway, SECRET, Vendor, eventually, query, told, watch};
 
 const POLL_MIN: Option<Duration> = Some(Duration::from_millis(50));
 
@@ -116,13 +115,15 @@ async fn a_429_holds_back_the_polls_of_all_tasks() {
         }
         Answer::doing("")
     });
-    let told = caller.refused(crate::support::query("limited")).await;
+    let told = caller.refused(query("limited")).await;
     assert_eq!(told.reason, "UPSTREAM_RATE_LIMITED");
-    let heard = Instant::now();
     let began = vendor.query_times().len();
     eventually("polls come again", async || vendor.queries() >= began + 5).await;
-    let early =
-        vendor.query_times()[began..].iter().filter(|at| **at < heard + Duration::from_millis(1900)).count();
+    // Counted from when the vendor was asked: the gateway has heard of its limit later, and the caller later still.
+    let limited = vendor.asked_for().iter().position(|task| task == "limited").unwrap();
+    let times = vendor.query_times();
+    let until = times[limited] + Duration::from_millis(1900);
+    let early = times[began..].iter().filter(|at| **at < until).count();
     // One may have been on its way.
     assert!(early <= 1, "{early} polls although the key is limited");
     gateway.stop().await;
@@ -168,6 +169,23 @@ async fn rejected_credentials_are_absorbed_until_the_operator_has_mended_them() 
     })
     .await;
     std::fs::write(file.path(), "mended\n").unwrap();
+    assert_eq!(messages.next().await.2, "after");
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_401_that_gets_no_login_only_as_logins_are_spaced_is_absorbed() {
+    let vendor = Vendor::start().await;
+    let gateway = Gateway::start(&vendor, &["--poll-min=50ms"]).await;
+    let caller = gateway.caller().await;
+    let mut messages = caller.watch(watch("7", POLL_MIN)).await.unwrap();
+    messages.next().await;
+    // A task that no token helps: from now on a login that a 401 asks for is not due for 2 s.
+    vendor.on_query(|seen, _| if seen.task() == "7" { Answer::doing("") } else { Answer::status(401) });
+    assert_eq!(caller.refused(query("refused")).await.reason, "UPSTREAM_UNAUTHORIZED");
+    assert_eq!(vendor.logins(), 2);
+    vendor.first([Answer::status(401)]);
+    vendor.on_query(|_, _| Answer::doing("after"));
     assert_eq!(messages.next().await.2, "after");
     gateway.stop().await;
 }

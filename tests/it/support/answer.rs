@@ -31,6 +31,35 @@ pub(super) enum Shape {
     Trickle,
     /// A second whole answer after the first.
     Followed(Box<Answer>),
+    /// By hand, step by step.
+    Raw(Vec<Step>),
+}
+
+/// One step of an answer that no honest server gives. After the last one the connection may be used again.
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    /// These bytes.
+    Send(Vec<u8>),
+    /// These bytes again and again, as fast as they are taken.
+    Endless(Vec<u8>),
+    /// These bytes again and again, one now and then.
+    Trickle(Vec<u8>),
+    /// Nothing, until the gate opens.
+    Wait(Gate),
+    /// Nothing more, until the other side leaves.
+    Hang,
+    /// The end of the connection; over TLS without its goodbye.
+    Close,
+    /// An end of the connection that throws away what is under way.
+    Reset,
+    /// A record of TLS that nobody's key has sealed.
+    Corrupt,
+}
+
+impl Step {
+    pub(crate) fn send(text: impl Into<Vec<u8>>) -> Self {
+        Self::Send(text.into())
+    }
 }
 
 /// One answer.
@@ -71,6 +100,11 @@ impl Answer {
 
     pub(crate) fn json(body: &Value) -> Self {
         Self::new(200, body.to_string())
+    }
+
+    /// What an honest server would not send.
+    pub(crate) fn raw(steps: impl IntoIterator<Item = Step>) -> Self {
+        Self { shape: Shape::Raw(steps.into_iter().collect()), ..Self::status(0) }
     }
 
     /// A failure that the vendor tells with a resultCode.
@@ -130,11 +164,12 @@ impl Answer {
         head.into_bytes()
     }
 
-    pub(super) fn body(&self) -> &[u8] {
+    pub(crate) fn body(&self) -> &[u8] {
         &self.body
     }
 
-    pub(super) fn bytes(&self) -> Vec<u8> {
+    /// All of it, as an honest server sends it.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         [&self.head(), &*self.body].concat()
     }
 }

@@ -164,6 +164,7 @@ pub(crate) struct Told {
     pub(crate) retry: Option<Duration>,
     pub(crate) pushback_ms: Option<u64>,
     pub(crate) fields: Vec<String>,
+    pub(crate) message: String,
     pub(crate) text: String,
 }
 
@@ -181,6 +182,7 @@ pub(crate) fn told(status: &Status) -> Told {
         retry: details.retry_info().and_then(|info| info.retry_delay),
         pushback_ms: pushback.and_then(|value| value.to_str().ok()?.parse().ok()),
         fields: violations.into_iter().map(|violation| violation.field).collect(),
+        message: status.message().to_owned(),
         text: format!("{status:?} {details:?}"),
     }
 }

@@ -4,18 +4,18 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use federation_gateway::settings::{QUERY_PATH, TOKEN_PATH};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
-use super::answer::{Answer, Shape, task};
+use super::answer::{Answer, task};
+use super::wire::{Wire, closed, send};
 
 type Handler = Box<dyn FnMut(&Seen, usize) -> Answer + Send>;
 
@@ -135,6 +135,11 @@ impl Vendor {
         format!("{}://localhost:{}", self.scheme, self.addr.port())
     }
 
+    /// Where it listens.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
     /// How queryTask is answered from now on; the handler is told the number of the request, from 1.
     pub(crate) fn on_query(&self, handler: impl FnMut(&Seen, usize) -> Answer + Send + 'static) {
         lock(&self.shared.query).handler = Box::new(handler);
@@ -221,7 +226,7 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, shared: &Shared) {
+async fn serve(mut stream: impl Wire, shared: &Shared) {
     let connection = shared.connections.fetch_add(1, Ordering::SeqCst);
     shared.open.fetch_add(1, Ordering::SeqCst);
     let _open = Open(&shared.open);
@@ -241,36 +246,8 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, shared: &Shared
                 () = closed(&mut stream, &mut unread) => return,
             }
         }
-        if !send(&mut stream, &answer).await {
+        if !send(&mut stream, &mut unread, &answer).await {
             return;
-        }
-    }
-}
-
-async fn closed(stream: &mut (impl AsyncRead + Unpin), unread: &mut Vec<u8>) {
-    while stream.read_buf(unread).await.is_ok_and(|read| read > 0) {}
-}
-
-/// Whether the connection can be used again.
-async fn send(stream: &mut (impl AsyncWrite + Unpin), answer: &Answer) -> bool {
-    match &answer.shape {
-        Shape::Whole => stream.write_all(&answer.bytes()).await.is_ok(),
-        Shape::Followed(second) => stream.write_all(&[answer.bytes(), second.bytes()].concat()).await.is_ok(),
-        Shape::CutOff => {
-            let half = &answer.body()[..answer.body().len() / 2];
-            let _ = stream.write_all(&[&answer.head(), half].concat()).await;
-            false
-        }
-        Shape::Trickle => {
-            let mut sent = stream.write_all(&answer.head()).await;
-            for byte in answer.body().chunks(1) {
-                if sent.is_err() {
-                    break;
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                sent = stream.write_all(byte).await;
-            }
-            false
         }
     }
 }
