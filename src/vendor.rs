@@ -3,6 +3,7 @@
 
 pub mod client;
 pub mod error;
+pub mod heard;
 pub mod http;
 pub mod login;
 pub mod wire;

@@ -5,11 +5,11 @@ use std::error::Error;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use reqwest::Url;
 use tokio::time::Instant;
 
-use super::error::{ExchangeError, Refusal, SUCCESS};
+use super::error::ExchangeError;
 use super::http::Http;
 use super::wire;
 use crate::clock;
@@ -169,23 +169,7 @@ impl Client {
         began: Instant,
     ) -> Result<Observation, ExchangeError> {
         let answer = self.http.post(&self.url, headers, Bytes::from(wire::query_body(task)), began).await?;
-        // A vendor that echoes what it was sent must not make the gateway pass the token on.
-        let shown = |text: Option<String>| text.filter(|text| !held.bearer.is_in(text));
-        let refusal = |result_code, result_message| Refusal {
-            status: answer.status,
-            result_code: shown(result_code),
-            result_message: shown(result_message),
-            retry_after: answer.retry_after,
-        };
-        if answer.status != StatusCode::OK {
-            let (result_code, result_message) = wire::outcome(&answer.body);
-            return Err(ExchangeError::Status(refusal(result_code, result_message)));
-        }
-        let read = wire::answer(&answer.body).map_err(ExchangeError::Malformed)?;
-        if read.result_code != SUCCESS {
-            let message = Some(read.result_message).filter(|message| !message.is_empty());
-            return Err(ExchangeError::ResultCode(refusal(Some(read.result_code), message)));
-        }
+        let read = answer.heard().of_query(&held.bearer)?;
         let answer = Answer::new(read.state, read.result_message, clock::wall_now());
         Ok(Observation { answer: Arc::new(answer), began })
     }

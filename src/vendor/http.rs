@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::error::{ExchangeError, MAX_BODY};
-use crate::retry::after;
+use super::heard::{self, Heard};
 use crate::{clock, tls};
 
 /// What is read of an error answer's body, in bytes: so much that its connection can be used again (contract 2).
@@ -67,9 +67,15 @@ pub(super) struct Http {
 
 /// An answer, its body read.
 pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    pub(super) retry_after: Option<Duration>,
-    pub(super) body: Body,
+    status: StatusCode,
+    retry_after: Option<Duration>,
+    body: Body,
+}
+
+impl Answer {
+    pub(super) fn heard(&self) -> Heard<'_> {
+        Heard { status: self.status, retry_after: self.retry_after, body: &self.body }
+    }
 }
 
 /// What is known of an answer before its body.
@@ -91,7 +97,7 @@ impl Head {
 
 /// A body as it was received: most come in one piece, which is not copied. Pieces put together are wiped when dropped:
 /// a login's answer holds the token.
-pub(super) enum Body {
+enum Body {
     Piece(Bytes),
     Pieces(Zeroizing<Vec<u8>>),
 }
@@ -180,7 +186,10 @@ impl Http {
         known: &mut Option<Head>,
     ) -> Result<Body, ExchangeError> {
         let mut response = self.client.execute(request).await.map_err(broken)?;
-        let head = Head { status: response.status(), retry_after: retry_after(response.headers()) };
+        let head = Head {
+            status: response.status(),
+            retry_after: heard::retry_after(response.headers(), clock::wall_now),
+        };
         let head = known.insert(head);
         let is_good = head.status == StatusCode::OK;
         let limit = if is_good { MAX_BODY } else { MAX_ERROR_BODY };
@@ -211,11 +220,6 @@ fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
         *body = larger;
     }
     body.extend_from_slice(chunk);
-}
-
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    after::parse(text(header::RETRY_AFTER)?, text(header::DATE), clock::wall_now())
 }
 
 #[cfg(test)]

@@ -129,7 +129,7 @@ pub(super) fn granted(body: &[u8]) -> Result<Granted, Malformed> {
         return Ok(Granted::default());
     };
     let lenient = |raw: Option<&RawValue>| raw.and_then(|raw| text(raw).ok()).flatten();
-    let seconds = lenient(login.expires).and_then(|expires| expires.trim().parse::<f64>().ok());
+    let seconds = lenient(login.expires).and_then(|expires| number(expires.trim()));
     Ok(Granted {
         access_token: lenient(login.access_token).map(Zeroizing::new),
         expires: seconds
@@ -137,6 +137,11 @@ pub(super) fn granted(body: &[u8]) -> Result<Granted, Malformed> {
             // Beyond what a Duration holds is positive all the same; no life over an hour is believed anyway.
             .map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)),
     })
+}
+
+/// The number that a text says; Rust would also read words as one (`inf`).
+fn number(text: &str) -> Option<f64> {
+    text.parse().ok().filter(|_| text.bytes().any(|byte| byte.is_ascii_digit()))
 }
 
 fn text_of(body: &[u8]) -> Result<&str, Malformed> {
@@ -410,6 +415,9 @@ mod tests {
             ("-5", None),
             ("\"soon\"", None),
             ("\"NaN\"", None),
+            ("\"inf\"", None),
+            ("\"Infinity\"", None),
+            ("1e400", Some(Duration::MAX)),
             ("true", None),
             ("null", None),
             ("[1]", None),
