@@ -144,8 +144,11 @@ impl ExchangeError {
 
 /// What broke, as far as the chain of causes has a type that tells.
 fn broken(error: &reqwest::Error) -> String {
-    let what =
-        if error.is_connect() { "no connection to the vendor" } else { "the exchange with the vendor broke" };
+    let what = match (error.is_connect(), error.is_timeout()) {
+        (true, true) => "no connection to the vendor within connect-timeout",
+        (true, false) => "no connection to the vendor",
+        (false, _) => "the exchange with the vendor broke",
+    };
     match error.source().and_then(cause) {
         Some(cause) => format!("{what}: {cause}"),
         None => what.to_owned(),

@@ -87,7 +87,7 @@ pub(super) fn hosts() -> Vec<Row> {
         row("nobody listens", Fault::Mode(Mode::Refuse), "no connection"),
         row("reset at once", Fault::Mode(Mode::Reset), ""),
         row("never a word", Fault::Mode(Mode::Silent), "within 2s").flags(IMPATIENT).tries(2),
-        row("a full queue", Fault::Mode(Mode::Full), "no connection").flags(HURRIED).tries(2),
+        row("a full queue", Fault::Mode(Mode::Full), "within connect-timeout").flags(HURRIED).tries(2),
         row("no such name", Fault::NoName, "no connection").flags(NOWHERE).forms(AT_FIRST),
         row("TLS: nobody listens", Fault::OfTls(Mode::Refuse), "no connection"),
         row("TLS: reset at once", Fault::OfTls(Mode::Reset), "no connection"),
