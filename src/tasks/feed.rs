@@ -6,14 +6,14 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::SeamError;
+use crate::sync::{Mutex, watch};
 use crate::task::failure::Failure;
 use crate::task::{Answer, TaskId};
 

@@ -5,12 +5,12 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use futures_util::future::BoxFuture;
-use tokio::sync::OwnedMutexGuard;
 
 use super::SeamError;
+use crate::sync::{AsyncMutex, Mutex, OwnedMutexGuard};
 use crate::task::TaskId;
 
 /// Where the right to poll is had.
@@ -31,7 +31,7 @@ pub trait Right: fmt::Debug + Send {
     fn lost(&mut self) -> BoxFuture<'_, ()>;
 }
 
-type Places = Arc<Mutex<HashMap<TaskId, Arc<tokio::sync::Mutex<()>>>>>;
+type Places = Arc<Mutex<HashMap<TaskId, Arc<AsyncMutex<()>>>>>;
 
 /// The rights of a process by itself: never lost.
 #[derive(Debug, Default)]
@@ -70,7 +70,7 @@ impl Rights for Memory {
 struct Waiting {
     places: Places,
     task: TaskId,
-    place: Arc<tokio::sync::Mutex<()>>,
+    place: Arc<AsyncMutex<()>>,
 }
 
 impl Drop for Waiting {
