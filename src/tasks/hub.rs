@@ -143,7 +143,9 @@ impl Hub {
         // Another call may bring the first state before this one, or where this one fails.
         let outcome = sync::select! {
             biased;
-            Ok(_) = later.0.wait_for(Option::is_some) => None,
+            // The value is given back at once: giving up the ticket takes the shard's lock, and whoever has that reads
+            // the value.
+            true = async { later.0.wait_for(Option::is_some).await.is_ok() } => None,
             outcome = ticket.wait(&caller) => Some(outcome),
         };
         let shown = later.0.borrow_and_update().clone();
