@@ -1,6 +1,8 @@
 //! The hub under every order of its callers' steps that the explorer comes to: whoever waits is told, no call goes on for
 //! nobody, no poller without a watcher and no watcher without a poller.
 
+mod seams;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex as Script, MutexGuard};
