@@ -5,6 +5,8 @@ use std::time::SystemTime;
 
 use tokio::time::Instant;
 
+use crate::sync::sleep_until;
+
 /// Now, by this machine's wall clock.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "the one lawful place")]
@@ -15,7 +17,7 @@ pub fn wall_now() -> SystemTime {
 /// Sleeps until `due`; for ever if nothing is due.
 pub async fn until(due: Option<Instant>) {
     match due {
-        Some(due) => tokio::time::sleep_until(due).await,
+        Some(due) => sleep_until(due).await,
         None => std::future::pending().await,
     }
 }

@@ -14,6 +14,7 @@ pub mod sandbox;
 pub mod server;
 pub mod settings;
 pub mod shutdown;
+mod sync;
 pub mod task;
 pub mod tasks;
 pub mod telemetry;

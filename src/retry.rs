@@ -7,7 +7,7 @@ pub mod terms;
 
 use std::time::Duration;
 
-use rand::RngExt as _;
+use crate::sync::draw;
 
 /// The first back-off between tries of one upstream call (contract 2).
 const FIRST: Duration = Duration::from_millis(100);
@@ -19,7 +19,7 @@ const LONGEST: Duration = Duration::from_secs(2);
 #[must_use]
 pub fn full_jitter(failed: u32) -> Duration {
     let ceiling = doubled(FIRST, failed.saturating_sub(1), LONGEST);
-    ceiling.mul_f64(rand::rng().random::<f64>())
+    ceiling.mul_f64(draw())
 }
 
 /// `first` doubled `times` times, at most `longest`.
@@ -31,7 +31,7 @@ pub fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
 /// `duration`, give or take `share` of it (0.1 is ±10 %).
 #[must_use]
 pub fn jittered(duration: Duration, share: f64) -> Duration {
-    duration.mul_f64(1.0 + share * (rand::rng().random::<f64>() * 2.0 - 1.0))
+    duration.mul_f64(1.0 + share * (draw() * 2.0 - 1.0))
 }
 
 #[cfg(test)]

@@ -95,5 +95,7 @@ pub struct Caller {
     pub is_own_deadline: bool,
 }
 
+#[cfg(all(test, shuttle))]
+mod interleavings;
 #[cfg(test)]
 mod tests;

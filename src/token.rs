@@ -7,18 +7,17 @@ pub mod secret;
 pub mod store;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use futures_util::future::BoxFuture;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::clock::until;
 use crate::health::Health;
 use crate::metrics::{self, Metrics};
 use crate::retry::terms::Terms;
+use crate::sync::{self, ArcSwapOption, Mutex, Notify, watch};
 use crate::task::failure::Failure;
 use bearer::Bearer;
 pub use machine::Verdict;
@@ -91,7 +90,7 @@ pub struct Tokens {
     /// How many logins ended: what whoever waits is woken by.
     logins: watch::Sender<u64>,
     /// Wakes the owner: something happened that may change when a login is due.
-    stirred: tokio::sync::Notify,
+    stirred: Notify,
 }
 
 impl Tokens {
@@ -113,7 +112,7 @@ impl Tokens {
             current: ArcSwapOption::empty(),
             machine: Mutex::default(),
             logins: watch::Sender::new(0),
-            stirred: tokio::sync::Notify::new(),
+            stirred: Notify::new(),
         }
     }
 
@@ -129,18 +128,23 @@ impl Tokens {
         let mut logins = self.logins.subscribe();
         let first = *logins.borrow_and_update();
         loop {
-            let now = Instant::now();
             let ended = *logins.borrow_and_update() - first;
-            let advice = self.with(|machine| match machine.advise(now, terms.now().deadline) {
-                Advice::Wait if ended >= u64::from(self.max_waits) => Advice::Fail(machine.last_failure(now)),
-                advice => advice,
+            let advice = self.with(|machine| {
+                // Looked at under the lock: what the machine holds is never of a later time.
+                let now = Instant::now();
+                match machine.advise(now, terms.now().deadline) {
+                    Advice::Wait if ended >= u64::from(self.max_waits) => {
+                        Advice::Fail(machine.last_failure(now))
+                    }
+                    advice => advice,
+                }
             });
             match advice {
                 Advice::Use(held) => return Ok(held),
                 Advice::Fail(failure) => return Err(failure),
                 Advice::Wait => {}
             }
-            tokio::select! {
+            sync::select! {
                 changed = logins.changed() => changed.expect("self holds the sender"),
                 () = terms.changed() => {}
             }
@@ -187,7 +191,7 @@ impl Tokens {
             if login.is_none() && next.is_some_and(|next| next <= now) {
                 login = Some(Box::pin(self.log_in()));
             }
-            tokio::select! {
+            sync::select! {
                 () = async { login.as_mut().expect("checked by the branch's condition").await }, if login.is_some() => {
                     login = None;
                 }
@@ -272,7 +276,7 @@ impl Tokens {
 
     /// The store's answer, if it gives one in time: a login never fails because of it.
     async fn ask_store<T>(&self, op: &str, ask: BoxFuture<'_, Result<T, StoreError>>) -> Option<T> {
-        let answer = tokio::time::timeout(STORE_PATIENCE, ask).await.unwrap_or(Err(StoreError));
+        let answer = sync::timeout(STORE_PATIENCE, ask).await.unwrap_or(Err(StoreError));
         answer.inspect_err(|error| tracing::debug!(%error, op, "going on without the token store")).ok()
     }
 
@@ -281,5 +285,7 @@ impl Tokens {
     }
 }
 
+#[cfg(all(test, shuttle))]
+mod interleavings;
 #[cfg(test)]
 mod tests;

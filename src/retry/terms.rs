@@ -1,10 +1,11 @@
 //! For how long somebody still waits for a piece of work, and on whose behalf it is done: written by those who
 //! know the waiters, read by whoever does the work. Both may change while it goes on.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
-use tokio::sync::Notify;
 use tokio::time::Instant;
+
+use crate::sync::{self, Mutex, MutexGuard, Notify};
 
 /// What the work is bounded by now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,8 +142,8 @@ impl Terms {
             if due >= self.now().deadline {
                 return Err(TooLate);
             }
-            tokio::select! {
-                () = tokio::time::sleep_until(due) => return Ok(()),
+            sync::select! {
+                () = sync::sleep_until(due) => return Ok(()),
                 () = self.changed() => {}
             }
         }
@@ -152,6 +153,60 @@ impl Terms {
 /// What was to be waited for comes after the last waiter's deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLate;
+
+#[cfg(all(test, shuttle))]
+mod interleavings {
+    use std::time::Duration;
+
+    use shuttle::future::spawn;
+
+    use super::*;
+    use crate::sync::sleep;
+    use crate::sync::woven::explorer::explore;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn no_change_is_lost_on_whoever_waits_for_changes() {
+        explore(400, 10 * SECOND, || async {
+            let start = Instant::now();
+            let term = move |secs| Term { deadline: start + secs * SECOND, is_poll: false };
+            let (setter, mut terms) = channel(term(100));
+            let setters = [[1, 2], [3, 4]].map(|deadlines| {
+                let setter = setter.clone();
+                spawn(async move { deadlines.map(|secs| setter.set(term(secs))) })
+            });
+            let reader = spawn(async move {
+                let mut last = terms.now();
+                // One of the setters has the last word.
+                while ![term(2), term(4)].contains(&last) {
+                    terms.changed().await;
+                    last = terms.now();
+                }
+            });
+            for setter in setters {
+                setter.await.unwrap();
+            }
+            reader.await.unwrap();
+        });
+    }
+
+    #[test]
+    fn a_sleep_ends_when_its_end_comes_after_the_deadline() {
+        // Time stands long before the sleep is over.
+        explore(400, 10 * SECOND, || async {
+            let start = Instant::now();
+            let term = move |secs| Term { deadline: start + secs * SECOND, is_poll: false };
+            let (setter, mut terms) = channel(term(100));
+            let sleeper = spawn(async move { terms.sleep_until(start + 50 * SECOND).await });
+            for secs in [80, 60, 40] {
+                setter.set(term(secs));
+                sleep(SECOND / 10).await;
+            }
+            assert_eq!(sleeper.await.unwrap(), Err(TooLate));
+        });
+    }
+}
 
 #[cfg(test)]
 mod tests {

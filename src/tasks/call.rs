@@ -4,14 +4,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::Caller;
 use super::decide::UnderWay;
 use super::hub::Hub;
 use crate::retry::terms::{self, Term, TermSetter, Terms};
+use crate::sync::{self, AbortHandle, oneshot, sleep_until};
 use crate::task::failure::Failure;
 use crate::task::{Observation, TaskId};
 
@@ -146,10 +145,10 @@ impl Ticket {
             // A call that tells nothing died of a defect, which its panic has logged.
             outcome.unwrap_or_else(|_| Err(Failure::defect()))
         };
-        tokio::select! {
+        sync::select! {
             biased;
             outcome = settled => outcome,
-            () = tokio::time::sleep_until(caller.deadline) => Err(self.too_late(caller)),
+            () = sleep_until(caller.deadline) => Err(self.too_late(caller)),
             () = no_turn_within(&self.terms, caller.arrived, bound), if caller.deadline > caller.arrived + bound => {
                 Err(Failure::no_turn())
             }
@@ -170,7 +169,7 @@ impl Ticket {
 async fn no_turn_within(terms: &TermSetter, arrived: Instant, bound: Duration) {
     let mut due = arrived + bound;
     loop {
-        tokio::time::sleep_until(due).await;
+        sleep_until(due).await;
         let now = Instant::now();
         // What does not wait now may begin to at any time.
         due = terms.progress().awaits_turn_since.unwrap_or(now) + bound;

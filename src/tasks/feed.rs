@@ -6,14 +6,14 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::SeamError;
+use crate::sync::{Mutex, watch};
 use crate::task::failure::Failure;
 use crate::task::{Answer, TaskId};
 
@@ -79,6 +79,12 @@ impl Memory {
     pub fn new() -> Self {
         Self::default()
     }
+
+    /// Whether nobody follows anything.
+    #[cfg(all(test, shuttle))]
+    pub(super) fn is_empty(&self) -> bool {
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
 }
 
 impl Feed for Memory {
@@ -101,16 +107,24 @@ impl Feed for Memory {
             let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
             topics.entry(task.clone()).or_insert_with(|| watch::Sender::new(None)).subscribe()
         };
-        let follower = Follower { topics: Arc::clone(&self.topics), task: task.clone(), items };
+        let cleared = Cleared { topics: Arc::clone(&self.topics), task: task.clone() };
+        let follower = Follower { items, _cleared: cleared };
         Box::pin(std::future::ready(Ok(Box::new(follower) as Box<dyn Follow>)))
     }
 }
 
 #[derive(Debug)]
 struct Follower {
+    // Dropped first: of two who go at once, each would take the other for one who stays.
+    items: watch::Receiver<Option<(Item, Instant)>>,
+    _cleared: Cleared,
+}
+
+/// Forgets a task's topic when it goes, if nobody else follows it.
+#[derive(Debug)]
+struct Cleared {
     topics: Topics,
     task: TaskId,
-    items: watch::Receiver<Option<(Item, Instant)>>,
 }
 
 impl Follow for Follower {
@@ -126,11 +140,10 @@ impl Follow for Follower {
     }
 }
 
-impl Drop for Follower {
+impl Drop for Cleared {
     fn drop(&mut self) {
         let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        // This follower still counts as one.
-        if topics.get(&self.task).is_some_and(|topic| topic.receiver_count() <= 1) {
+        if topics.get(&self.task).is_some_and(|topic| topic.receiver_count() == 0) {
             topics.remove(&self.task);
         }
     }

@@ -2,13 +2,12 @@
 //! Membership changes under one short lock a shard; nothing is awaited under it.
 
 use std::hash::BuildHasher as _;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use foldhash::quality::RandomState;
 use tokio::time::Instant;
-use tokio_util::task::TaskTracker;
 
 use super::cache::{Cache, Limits};
 use super::call::{Asker, Call, Outcome, Ticket, Waiter};
@@ -19,6 +18,7 @@ use super::watch::{Later, Place, Shown, Watch, WatchDemand, Watched};
 use super::{Answered, Caller, Config, Seams, Upstream};
 use crate::metrics::{Metrics, Source};
 use crate::retry::terms::Terms;
+use crate::sync::{self, AtomicBool, Mutex, MutexGuard, TaskTracker, watch};
 use crate::task::failure::Failure;
 use crate::task::{Observation, TaskId};
 
@@ -141,9 +141,11 @@ impl Hub {
             }
         };
         // Another call may bring the first state before this one, or where this one fails.
-        let outcome = tokio::select! {
+        let outcome = sync::select! {
             biased;
-            Ok(_) = later.0.wait_for(Option::is_some) => None,
+            // The value is given back at once: giving up the ticket takes the shard's lock, and whoever has that reads
+            // the value.
+            true = async { later.0.wait_for(Option::is_some).await.is_ok() } => None,
             outcome = ticket.wait(&caller) => Some(outcome),
         };
         let shown = later.0.borrow_and_update().clone();
@@ -245,7 +247,7 @@ impl Hub {
         task: &TaskId,
         demand: WatchDemand,
         caller: &Caller,
-    ) -> (tokio::sync::watch::Receiver<Option<Shown>>, Place) {
+    ) -> (watch::Receiver<Option<Shown>>, Place) {
         let config = &self.0.config;
         let slot = shard.slots.entry(task.clone()).or_default();
         let watched = slot.watched.get_or_insert_with(|| Watched::new(self.next_id()));

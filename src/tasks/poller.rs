@@ -2,9 +2,7 @@
 //! always it follows the feed, and shows what it reads there to all who watch in this process. It dies with its
 //! last watcher, at DONE, and with a failure that does not pass.
 
-use tokio::sync::watch;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::call::{Outcome, Ticket};
 use super::feed::{Follow, Item, Order};
@@ -14,6 +12,7 @@ use super::schedule::{Bounds, Schedule};
 use super::watch::{Control, FAR, Shown, Watched};
 use super::{Caller, Config, SeamError};
 use crate::clock::until;
+use crate::sync::{self, CancellationToken, sleep, sleep_until, watch};
 use crate::task::failure::{Failure, Reason};
 use crate::task::{Observation, TaskId};
 
@@ -72,7 +71,7 @@ impl Poller {
     pub(super) async fn run(self) {
         let ended = Ended { hub: self.hub.clone(), task: self.task.clone(), watched: self.watched };
         let abandoned = self.abandoned.clone();
-        tokio::select! {
+        sync::select! {
             biased;
             () = abandoned.cancelled() => {}
             () = self.live() => {}
@@ -91,7 +90,7 @@ impl Poller {
                 Err(error) => tracing::debug!(%error, "a poller can't follow its task's feed"),
             }
             // Watchers notice nothing but time.
-            tokio::time::sleep(self.config.poll_min).await;
+            sleep(self.config.poll_min).await;
         }
     }
 
@@ -104,7 +103,7 @@ impl Poller {
             let mut control = self.control.clone();
             let right = loop {
                 let expires = control.borrow_and_update().expires;
-                tokio::select! {
+                sync::select! {
                     right = &mut acquire => break right,
                     item = feed.next() => if let Some(turn) = self.read(item) { return turn },
                     Ok(()) = control.changed() => {}
@@ -133,7 +132,7 @@ impl Poller {
             }
             let due = self.schedule.due(wanted);
             let gives_up_at = self.schedule.gives_up_at().unwrap_or(due + FAR);
-            let outcome = tokio::select! {
+            let outcome = sync::select! {
                 // What was published is read before the next poll can begin.
                 biased;
                 item = feed.next() => match self.read(item) {
@@ -147,12 +146,12 @@ impl Poller {
                     self.hub.expire_watches(&self.task, self.watched);
                     continue;
                 }
-                () = tokio::time::sleep_until(gives_up_at) => Err(Ending(self.schedule.give_up(Instant::now()))),
+                () = sleep_until(gives_up_at) => Err(Ending(self.schedule.give_up(Instant::now()))),
                 ticket = self.poll_when(due) => {
                     self.schedule.poll_begins();
-                    tokio::select! {
+                    sync::select! {
                         () = right.lost() => return None,
-                        () = tokio::time::sleep_until(gives_up_at) => {
+                        () = sleep_until(gives_up_at) => {
                             Err(Ending(self.schedule.give_up(Instant::now())))
                         }
                         outcome = self.wait_expiring(ticket) => self.judge(outcome),
@@ -194,10 +193,10 @@ impl Poller {
             let again = async {
                 match published {
                     Ok(()) => std::future::pending().await,
-                    Err(SeamError) => tokio::time::sleep(self.config.poll_min).await,
+                    Err(SeamError) => sleep(self.config.poll_min).await,
                 }
             };
-            tokio::select! {
+            sync::select! {
                 biased;
                 read = feed.next() => if let Some(turn) = self.read(read) { return Some(turn) },
                 () = right.lost() => return None,
@@ -208,7 +207,7 @@ impl Poller {
 
     /// Waits until a poll is due and polls are not held back, and begins it.
     async fn poll_when(&self, due: Instant) -> (Ticket, Caller) {
-        tokio::time::sleep_until(due).await;
+        sleep_until(due).await;
         self.hub.upstream().polls_may_start().await;
         let arrived = Instant::now();
         let deadline = arrived + self.config.request_timeout;
@@ -223,7 +222,7 @@ impl Poller {
         let mut control = self.control.clone();
         loop {
             let expires = control.borrow_and_update().expires;
-            tokio::select! {
+            sync::select! {
                 outcome = &mut wait => return outcome,
                 () = until(expires) => self.hub.expire_watches(&self.task, self.watched),
                 Ok(()) = control.changed() => {}

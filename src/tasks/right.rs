@@ -5,12 +5,12 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use futures_util::future::BoxFuture;
-use tokio::sync::OwnedMutexGuard;
 
 use super::SeamError;
+use crate::sync::{AsyncMutex, Mutex, OwnedMutexGuard};
 use crate::task::TaskId;
 
 /// Where the right to poll is had.
@@ -31,7 +31,7 @@ pub trait Right: fmt::Debug + Send {
     fn lost(&mut self) -> BoxFuture<'_, ()>;
 }
 
-type Places = Arc<Mutex<HashMap<TaskId, Arc<tokio::sync::Mutex<()>>>>>;
+type Places = Arc<Mutex<HashMap<TaskId, Arc<AsyncMutex<()>>>>>;
 
 /// The rights of a process by itself: never lost.
 #[derive(Debug, Default)]
@@ -47,6 +47,12 @@ impl Memory {
     pub fn new() -> Self {
         Self::default()
     }
+
+    /// Whether nobody holds a right or waits for one.
+    #[cfg(all(test, shuttle))]
+    pub(super) fn is_empty(&self) -> bool {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
 }
 
 impl Rights for Memory {
@@ -56,7 +62,8 @@ impl Rights for Memory {
             Arc::clone(places.entry(task.clone()).or_default())
         };
         // Made before the first poll, so that a future that is never polled clears its place too.
-        let waiting = Waiting { places: Arc::clone(&self.places), task: task.clone(), place };
+        let cleared = Cleared { places: Arc::clone(&self.places), task: task.clone() };
+        let waiting = Waiting { place, _cleared: cleared };
         Box::pin(async move {
             let place = Arc::clone(&waiting.place).lock_owned().await;
             let epoch = self.epoch.fetch_add(1, Ordering::Relaxed);
@@ -68,16 +75,23 @@ impl Rights for Memory {
 /// Whoever holds a right or waits for one; the last to go clears the task's place.
 #[derive(Debug)]
 struct Waiting {
-    places: Places,
-    task: TaskId,
-    place: Arc<tokio::sync::Mutex<()>>,
+    // Dropped first: of two who go at once, each would take the other for one who stays.
+    place: Arc<AsyncMutex<()>>,
+    _cleared: Cleared,
 }
 
-impl Drop for Waiting {
+/// Clears a task's place when it goes, if nobody else has it.
+#[derive(Debug)]
+struct Cleared {
+    places: Places,
+    task: TaskId,
+}
+
+impl Drop for Cleared {
     fn drop(&mut self) {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        // Two are left: ours and the map's.
-        if Arc::strong_count(&self.place) <= 2 {
+        // Only the map's own is left.
+        if places.get(&self.task).is_some_and(|place| Arc::strong_count(place) == 1) {
             places.remove(&self.task);
         }
     }

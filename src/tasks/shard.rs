@@ -2,13 +2,14 @@
 //! alone; what is awaited is awaited elsewhere.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 use foldhash::quality::RandomState;
 
 use super::cache::Cache;
 use super::call::Call;
 use super::watch::Watched;
+use crate::sync::{Mutex, MutexGuard};
 use crate::task::TaskId;
 
 /// The tasks whose ids fall on one lock.

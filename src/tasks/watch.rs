@@ -3,13 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::hub::Hub;
 use super::schedule::Wanted;
 use crate::metrics::Occupied;
+use crate::sync::{CancellationToken, watch};
 use crate::task::failure::Failure;
 use crate::task::{Observation, TaskId};
 
@@ -60,7 +59,7 @@ impl Later {
     }
 
     /// Waits for a change or for the end; a state that only was observed again wakes nobody. May be dropped and
-    /// called again.
+    /// called again. Look [`now`](Self::now) first: what was shown when this was had, be it the end, is no change.
     ///
     /// # Errors
     /// If the poller died of a defect.

@@ -3,13 +3,14 @@
 //! brought them (a [`Generation`]), and their age crosses the seam as the life that is left.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
 use super::bearer::Bearer;
+use crate::sync::Mutex;
 
 /// Which login brought a token. Two are equal or not; none is greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
