@@ -2,9 +2,15 @@
 
 mod answer;
 mod caller;
+#[path = "../support/connection.rs"]
+mod connection;
 pub(crate) mod frames;
 mod gateway;
+#[path = "../support/http_get.rs"]
+mod http_get;
 mod process;
+#[path = "../support/told.rs"]
+mod told;
 mod vendor;
 
 use std::time::Duration;
@@ -12,9 +18,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub(crate) use answer::{Answer, Gate, done, task};
-pub(crate) use caller::{Caller, Connection, Messages, Told, duration, query, told, watch};
-pub(crate) use gateway::{Gateway, SECRET, http_get};
+pub(crate) use caller::{Caller, Messages, duration, query, watch};
+pub(crate) use connection::Connection;
+pub(crate) use gateway::{Gateway, SECRET};
+pub(crate) use http_get::http_get;
 pub(crate) use process::Process;
+pub(crate) use told::{Told, told};
 pub(crate) use vendor::Vendor;
 
 /// Longer than anything takes that happens at all, on a busy machine.
