@@ -12,6 +12,7 @@ use prometheus::{
     Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
     IntGauge, Opts, Registry, TextEncoder,
 };
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 pub use calls::{Call, Method};
@@ -97,6 +98,7 @@ struct Inner {
     watchers: IntGauge,
     pollers: IntGauge,
     in_flight: IntGauge,
+    runtime_tasks: IntGauge,
 }
 
 impl Metrics {
@@ -165,6 +167,7 @@ impl Metrics {
             watchers: gauge("federation_watchers", "WatchTask streams that are fed by a poller."),
             pollers: gauge("federation_pollers", "Tasks that this process polls."),
             in_flight: gauge("federation_upstream_in_flight", "queryTask requests under way to the vendor."),
+            runtime_tasks: gauge("federation_runtime_tasks", "Tasks of the runtime that have not ended."),
             good_queries: requests.with_label_values(&[Endpoint::QueryTask.label(), OK]),
             requests,
             refreshes,
@@ -225,6 +228,10 @@ impl Metrics {
         let ends = *self.0.token_ends.lock().unwrap_or_else(PoisonError::into_inner);
         let left = ends.map_or(0.0, |ends| ends.saturating_duration_since(Instant::now()).as_secs_f64());
         self.0.token_remaining.set(left);
+        // Rendered within a runtime, or else there is none to tell of.
+        if let Ok(runtime) = Handle::try_current() {
+            self.0.runtime_tasks.set(runtime.metrics().num_alive_tasks().try_into().unwrap_or(i64::MAX));
+        }
         let mut text = Vec::new();
         // Writing to memory fails only for a family without a metric, and gather() leaves those out.
         if let Err(error) = TextEncoder::new().encode(&self.0.registry.gather(), &mut text) {
@@ -303,6 +310,8 @@ fn register<C: Collector + Clone + 'static>(registry: &Registry, made: prometheu
 mod tests {
     use std::time::Duration;
 
+    use tokio::task::JoinSet;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -313,6 +322,8 @@ mod tests {
         let running = metrics.exchange(Endpoint::QueryTask);
         metrics.answered(Source::Shared);
         let watcher = metrics.watcher();
+        let mut task = JoinSet::new();
+        task.spawn(std::future::pending::<()>());
         let text = metrics.render();
         for line in [
             r#"federation_upstream_requests_total{endpoint="queryTask",outcome="upstream_unavailable"} 1"#,
@@ -324,6 +335,7 @@ mod tests {
             "federation_watchers 1",
             "federation_pollers 0",
             "federation_upstream_in_flight 1",
+            "federation_runtime_tasks 1",
             "process_open_fds",
             "federation_panics_total ",
             concat!(r#"federation_build_info{version=""#, env!("CARGO_PKG_VERSION"), r#""} 1"#),

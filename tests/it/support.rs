@@ -2,10 +2,16 @@
 
 mod answer;
 mod caller;
+#[path = "../support/connection.rs"]
+mod connection;
 pub(crate) mod frames;
 mod front;
 mod gateway;
+#[path = "../support/http_get.rs"]
+mod http_get;
 mod process;
+#[path = "../support/told.rs"]
+mod told;
 mod vendor;
 mod wire;
 
@@ -14,10 +20,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub(crate) use answer::{Answer, Gate, Step, done, task};
-pub(crate) use caller::{Caller, Connection, Messages, Told, bounded, duration, query, told, watch};
+pub(crate) use caller::{Caller, Messages, bounded, duration, query, watch};
+pub(crate) use connection::Connection;
 pub(crate) use front::{Front, Mode};
-pub(crate) use gateway::{Gateway, IMPATIENT, SECRET, http_get};
+pub(crate) use gateway::{Gateway, IMPATIENT, SECRET};
+pub(crate) use http_get::http_get;
 pub(crate) use process::Process;
+pub(crate) use told::{Told, told};
 pub(crate) use vendor::Vendor;
 
 /// Longer than anything takes that happens at all, on a busy machine.

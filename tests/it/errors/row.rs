@@ -134,7 +134,7 @@ impl Row {
         ];
         let known = known.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect();
         assert_eq!(told.metadata, known, "{what}");
-        assert!(told.message.contains(self.says), "{what}");
+        assert!(told.text.contains(self.says), "{what}");
         let passes = matches!(self.code, Code::Unavailable | Code::ResourceExhausted);
         assert_eq!(told.retry.is_some(), passes, "{what}");
         if let Some(wait) = told.retry {

@@ -1,60 +1,18 @@
-//! Callers: the generated client over a bare HTTP/2 connection, which has no timers of its own, so that every
-//! deadline that is seen is the gateway's.
+//! Callers: the generated client over a bare HTTP/2 connection.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use federation_gateway::pb::federation_tasks_client::FederationTasksClient;
 use federation_gateway::pb::{
     QueryTaskRequest, QueryTaskResponse, WatchReason, WatchTaskRequest, WatchTaskResponse,
 };
-use futures_util::future::BoxFuture;
-use http::{Request, Response, Uri};
-use hyper::body::Incoming;
-use hyper::client::conn::http2::{self, SendRequest};
-use hyper::rt::Executor;
-use hyper_util::rt::TokioIo;
+use http::Uri;
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
-use tonic::body::Body;
-use tonic::{Code, Status, Streaming};
-use tonic_types::StatusExt as _;
-use tower_service::Service;
+use tonic::{Status, Streaming};
 
+use super::connection::Connection;
 use super::soon;
-
-/// One HTTP/2 connection; clones share it.
-#[derive(Clone, Debug)]
-pub(crate) struct Connection {
-    requests: SendRequest<Body>,
-    tasks: Tasks,
-}
-
-/// What drives a connection: hyper spawns some of it by itself.
-#[derive(Clone, Debug, Default)]
-struct Tasks(Arc<Mutex<JoinSet<()>>>);
-
-impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
-    fn execute(&self, task: F) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).spawn(task);
-    }
-}
-
-impl Service<Request<Body>> for Connection {
-    type Response = Response<Incoming>;
-    type Error = hyper::Error;
-    type Future = BoxFuture<'static, Result<Response<Incoming>, hyper::Error>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
-        self.requests.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        Box::pin(self.requests.send_request(request))
-    }
-}
+use super::told::{Told, told};
 
 /// One who calls the gateway.
 #[derive(Clone, Debug)]
@@ -67,17 +25,7 @@ impl Caller {
     pub(crate) async fn connect(address: &str) -> Self {
         let stream = TcpStream::connect(address).await.expect("the gateway listens");
         stream.set_nodelay(true).expect("it is a TCP stream");
-        let tasks = Tasks::default();
-        // A small window: a reader that does not read is felt by the gateway soon.
-        let handshake = http2::Builder::new(tasks.clone())
-            .initial_stream_window_size(16 * 1024)
-            .handshake(TokioIo::new(stream));
-        let (requests, connection) = handshake.await.expect("the gateway speaks HTTP/2");
-        tasks.execute(async move {
-            // How it ends is seen by those who call over it.
-            let _ = connection.await;
-        });
-        let connection = Connection { requests, tasks };
+        let connection = Connection::over(stream).await.expect("the gateway speaks HTTP/2");
         Self { connection, origin: format!("http://{address}").parse().expect("an address is one") }
     }
 
@@ -118,7 +66,7 @@ impl Caller {
 
     /// Cuts the connection under whatever is under way.
     pub(crate) fn cut(&self) {
-        self.connection.tasks.0.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+        self.connection.cut();
     }
 }
 
@@ -151,39 +99,6 @@ impl Messages {
                 Err(status) => return told(&status),
             }
         }
-    }
-}
-
-/// What a failed call told its caller.
-#[derive(Clone, Debug)]
-pub(crate) struct Told {
-    pub(crate) code: Code,
-    pub(crate) reason: String,
-    pub(crate) domain: String,
-    pub(crate) metadata: HashMap<String, String>,
-    pub(crate) retry: Option<Duration>,
-    pub(crate) pushback_ms: Option<u64>,
-    pub(crate) fields: Vec<String>,
-    pub(crate) message: String,
-    pub(crate) text: String,
-}
-
-pub(crate) fn told(status: &Status) -> Told {
-    let details = status.get_error_details();
-    let info = details.error_info().cloned();
-    let info = info.unwrap_or_else(|| tonic_types::ErrorInfo::new("", "", HashMap::new()));
-    let violations = details.bad_request().map(|bad| bad.field_violations.clone()).unwrap_or_default();
-    let pushback = status.metadata().get("grpc-retry-pushback-ms");
-    Told {
-        code: status.code(),
-        reason: info.reason,
-        domain: info.domain,
-        metadata: info.metadata,
-        retry: details.retry_info().and_then(|info| info.retry_delay),
-        pushback_ms: pushback.and_then(|value| value.to_str().ok()?.parse().ok()),
-        fields: violations.into_iter().map(|violation| violation.field).collect(),
-        message: status.message().to_owned(),
-        text: format!("{status:?} {details:?}"),
     }
 }
 
