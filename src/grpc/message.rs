@@ -288,14 +288,14 @@ mod tests {
         };
         assert_eq!(whole(&frame(0, 3, b"abc")), Some(&b"abc"[..]));
         assert_eq!(whole(&frame(0, 0, b"")), Some(&b""[..]));
-        let longest = vec![0; MAX_REQUEST];
-        assert_eq!(whole(&frame(0, MAX_REQUEST, &longest)), Some(&longest[..]));
-        let longer = vec![0; MAX_REQUEST + 1];
+        let longest = vec![0; 65_536];
+        assert_eq!(whole(&frame(0, 65_536, &longest)), Some(&longest[..]));
+        let longer = vec![0; 65_537];
         for other in [
             frame(1, 3, b"abc"),
             frame(0, 2, b"abc"),
             frame(0, 4, b"abc"),
-            frame(0, MAX_REQUEST + 1, &longer),
+            frame(0, 65_537, &longer),
             Bytes::from_static(b"\0\0\0\0"),
         ] {
             assert_eq!(whole(&other), None);

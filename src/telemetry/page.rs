@@ -1,11 +1,16 @@
 //! Log lines on a page of memory, for tests that read them.
 
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
+use tracing::Dispatch;
 use tracing_subscriber::layer::SubscriberExt as _;
 
 use super::{lines, parse_filter};
+
+/// Beside a page there is always this one. With a page alone, whether anybody reads a message would be asked, once and
+/// for good, of the thread that says it first: of another test's, where nobody does.
+static BESIDE: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(tracing_subscriber::registry()));
 
 #[derive(Clone, Default)]
 struct Page(Arc<Mutex<Vec<u8>>>);
@@ -33,6 +38,7 @@ pub(crate) fn json(filter: &str, say: impl FnOnce()) -> Vec<serde_json::Value> {
 }
 
 fn written(filter: &str, as_text: bool, say: impl FnOnce()) -> String {
+    LazyLock::force(&BESIDE);
     let page = Page::default();
     let writer = page.clone();
     let filter = parse_filter(filter).expect("a test's filter can be read");

@@ -235,8 +235,9 @@ async fn rejected_credentials_fail_calls_at_once_until_the_secret_changes() {
     tokio::time::sleep(Duration::from_millis(1500)).await;
     assert_eq!(world.logins(), 2);
     world.tokens.secret_changed();
+    let asked = Instant::now();
     world.get().await.unwrap();
-    assert_eq!(world.logins(), 3);
+    assert_eq!((asked.elapsed(), world.logins()), (Duration::ZERO, 3));
 }
 
 #[tokio::test(start_paused = true)]
@@ -373,4 +374,14 @@ async fn a_token_that_the_store_can_not_drop_is_not_taken_again() {
     assert_eq!(world.tokens.refused(first), Verdict::Retry);
     assert_ne!(world.get().await.unwrap().generation, first);
     assert_eq!(world.logins(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_401_drops_the_token_for_all_before_the_next_one_is_there() {
+    let world = world(Arc::new(store::Memory::new()), vec![], 1);
+    let first = world.get().await.unwrap().generation;
+    assert_eq!(world.store.get().await.unwrap().unwrap().generation, first);
+    assert_eq!(world.tokens.refused(first), Verdict::Retry);
+    world.login_begins().await;
+    assert!(world.store.get().await.unwrap().is_none());
 }

@@ -49,3 +49,21 @@ async fn an_error_answer_means_what_its_status_says_however_long_its_body_is_or_
         assert_eq!(told.reason, reason_if_it_breaks, "{status}, cut off");
     }
 }
+
+#[tokio::test]
+async fn an_error_answer_of_up_to_64_kibibytes_does_not_cost_its_connection() {
+    let vendor = Vendor::start().await;
+    let gateway = Gateway::start(&vendor, &["--max-attempts=1"]).await;
+    let caller = gateway.caller().await;
+    let ask = async |length: usize| {
+        vendor.first((0..3).map(|_| Answer::new(418, vec![b'x'; length])));
+        for _ in 0..3 {
+            assert_eq!(caller.refused(query("7")).await.reason, "UPSTREAM_HTTP_STATUS");
+        }
+        vendor.connections()
+    };
+    let before = ask(0).await;
+    assert_eq!(ask(64 * 1024).await, before);
+    // What is left of a longer one is not waited for.
+    assert!(ask(MIB).await > before);
+}

@@ -65,3 +65,18 @@ async fn what_another_replicas_poller_saw_is_shown_here_and_remembered() {
     let answered = world.query(Freshness::Within(Duration::from_millis(1999))).await.unwrap();
     assert_eq!((answered.source, world.begun()), (Source::Upstream, 2));
 }
+
+#[tokio::test(start_paused = true)]
+async fn there_is_room_for_many_mebibytes_of_answers() {
+    let world = world(vec![], OPEN);
+    let large = "r".repeat(1024 * 1024);
+    large.clone_into(&mut world.vendor.state.lock().unwrap());
+    let ids: Vec<_> = (0..8).map(|number| TaskId::parse(&format!("{number}")).unwrap()).collect();
+    for id in &ids {
+        world.hub.query(id, Freshness::Shared, caller(20)).await.unwrap();
+    }
+    for id in &ids {
+        let answered = world.hub.query(id, Freshness::Within(Duration::from_secs(60)), caller(20)).await;
+        assert_eq!(answered.unwrap().source, Source::Cache);
+    }
+}
