@@ -20,3 +20,11 @@ pub use message::{MAX_REQUEST, Message};
 pub use rooms::Rooms;
 pub use service::TasksService;
 pub use status::errors_markdown;
+
+/// What requests and failures are judged by: public for the properties in `fuzz` alone.
+#[doc(hidden)]
+pub mod judged {
+    pub use super::arrival::parse_timeout as timeout;
+    pub use super::convert::{duration, task_id};
+    pub use super::status::of as status;
+}

@@ -128,7 +128,7 @@ fn log(failure: &Failure) {
 }
 
 /// Reads a `grpc-timeout` (gRPC over HTTP/2, "Timeout").
-fn parse_timeout(text: &str) -> Option<Duration> {
+pub fn parse_timeout(text: &str) -> Option<Duration> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;

@@ -14,12 +14,12 @@ const LONGEST_SECONDS: i64 = 315_576_000_000;
 const NANOS_A_SECOND: i32 = 1_000_000_000;
 
 /// Checks a request's `task_id`.
-pub(super) fn task_id(text: &str) -> Result<TaskId, Status> {
+pub fn task_id(text: &str) -> Result<TaskId, Status> {
     TaskId::parse(text).map_err(|error| status::invalid_field("task_id", &error.to_string()))
 }
 
 /// Checks a duration field; an unset one is none.
-pub(super) fn duration(
+pub fn duration(
     field: &'static str,
     value: Option<prost_types::Duration>,
 ) -> Result<Option<Duration>, Status> {

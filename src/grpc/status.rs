@@ -35,7 +35,7 @@ const INVALID_PARAMETER: &str = "60101040050";
 const INTERNAL_ERROR: &str = "60101900002";
 
 /// A failure as a caller sees it.
-pub(super) fn of(failure: &Failure) -> Status {
+pub fn of(failure: &Failure) -> Status {
     let code = code(failure);
     let mut details = ErrorDetails::new();
     details.set_error_info(failure.reason.name(), DOMAIN, metadata(failure));

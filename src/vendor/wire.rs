@@ -21,7 +21,7 @@ const BYTE_ORDER_MARK: &str = "\u{feff}";
 
 /// The body of a queryTask request.
 #[must_use]
-pub(super) fn query_body(task: &TaskId) -> Vec<u8> {
+pub fn query_body(task: &TaskId) -> Vec<u8> {
     const AROUND: usize = r#"{"taskId":""}"#.len();
     // To the byte, unless something is escaped: what has room to spare costs one more allocation to share.
     let mut body = Vec::with_capacity(AROUND + task.as_str().len());
