@@ -55,11 +55,28 @@ pub fn settings(data: &[u8]) {
         Err(problems) => {
             assert!(!problems.is_empty(), "nothing is wrong, and there are no settings");
             problems.iter().for_each(|problem| given.check_problem(problem));
+            check_guesses(problems);
             problems.as_slice()
         }
     };
     given.check_values(problems);
     given.check_one_more(problems);
+}
+
+/// A line that is no TOML is told once: what its keys might be is a guess.
+fn check_guesses(problems: &[Problem]) {
+    let lines = |is_wanted: fn(&Problem) -> bool| -> BTreeSet<usize> {
+        let places =
+            problems.iter().filter(|problem| is_wanted(problem)).filter_map(|problem| match problem.origin {
+                Some(Origin::File { line, .. }) => Some(line),
+                _ => None,
+            });
+        places.collect()
+    };
+    // An unknown key may have that name too.
+    let is_slip = |problem: &Problem| problem.setting == "config" && problem.what != "unknown key";
+    let (slips, keys) = (lines(is_slip), lines(|problem| problem.what == "unknown key"));
+    assert!(slips.is_disjoint(&keys), "{problems:#?}");
 }
 
 fn find(data: &[u8], text: &str) -> bool {
