@@ -231,6 +231,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_query_has_its_turn_at_once_where_one_is_free_and_nobody_stands_in_line() {
+        let free = permits(1, 0);
+        let first = free.turn_at_once().expect("it is free");
+        assert!(free.turn_at_once().is_none());
+        let mut waiting = free.turn(false);
+        assert!((&mut waiting).now_or_never().is_none());
+        drop(first);
+        assert!(free.turn_at_once().is_none(), "who waits is first");
+        drop(waiting.await);
+        assert!(free.turn_at_once().is_some());
+        assert!(permits(1, 1).turn_at_once().is_none(), "with a rate its line decides");
+    }
+
+    #[tokio::test]
     async fn who_leaves_the_line_leaves_no_gap() {
         let permits = permits(1, 0);
         let first = permits.turn(true).await;

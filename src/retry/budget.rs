@@ -105,4 +105,18 @@ mod tests {
         tokio::time::advance(window()).await;
         assert_eq!(retries(&budget), 100);
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_second_of_the_window_counts_however_long_the_process_runs() {
+        let budget = Budget::new();
+        for _ in 0..20 {
+            // At 0, 3 and 6 s, all within the window; then it is empty again.
+            for (pause, allowed) in [(3, 60), (3, 40), (4, 0)] {
+                let retries = (0..60).take_while(|_| budget.take_retry()).count();
+                assert_eq!(retries, allowed);
+                tokio::time::advance(Duration::from_secs(pause)).await;
+            }
+            tokio::time::advance(Duration::from_secs(10)).await;
+        }
+    }
 }

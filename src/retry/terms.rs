@@ -230,4 +230,19 @@ mod tests {
         assert_eq!(slept, Err(TooLate));
         assert_eq!(start.elapsed(), Duration::from_secs(7));
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn progress_tells_what_the_work_is_at() {
+        let start = Instant::now();
+        let (setter, terms) = channel(Term { deadline: start, is_poll: false });
+        assert_eq!(setter.progress(), Progress::default());
+        terms.awaits_turn(start);
+        let waiting = Progress { awaits_turn_since: Some(start), ..Progress::default() };
+        assert_eq!(setter.progress(), waiting);
+        let trying = Progress { trying_since: Some(start), has_tried: true, awaits_turn_since: None };
+        terms.try_begins(start);
+        assert_eq!(setter.progress(), trying);
+        terms.try_ended();
+        assert_eq!(setter.progress(), Progress { trying_since: None, ..trying });
+    }
 }

@@ -155,4 +155,12 @@ mod tests {
         cache.put(&id(2), observed(9_001), Instant::now());
         assert_eq!(kept(&cache), [2]);
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_small_answer_counts_with_its_key_which_is_kept_twice() {
+        let each = observed(0).answer.size() + 2 * 128;
+        let mut cache = Cache::new(Limits { answers: 100, bytes: 5 * each, ..LIMITS });
+        (0..10).for_each(|number| cache.put(&id(number), observed(0), Instant::now()));
+        assert_eq!(kept(&cache), [5, 6, 7, 8, 9]);
+    }
 }
