@@ -3,6 +3,7 @@
 //! `Routes` are served. Knows no settings and no hub.
 
 mod connection;
+mod linger;
 mod preface;
 
 use std::convert::Infallible;

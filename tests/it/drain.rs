@@ -21,7 +21,7 @@ use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 
 use crate::support::frames::{
-    BEGINNING, DATA, END_HEADERS, END_STREAM, HEADERS, PING, WINDOW_UPDATE, frame, query_headers, read,
+    BEGINNING, DATA, END_HEADERS, END_STREAM, HEADERS, PING, WINDOW_UPDATE, call, frame, query_headers, read,
 };
 use crate::support::{Answer, Caller, Gate, Process, Vendor, eventually, query, soon, told, watch};
 
@@ -232,5 +232,29 @@ async fn a_slow_reader_has_its_whole_answer() {
     }
     assert!(taken > BYTES);
     drop(reader);
+    assert_eq!(process.ended().await, Some(0));
+}
+
+#[tokio::test]
+async fn what_a_caller_writes_after_the_last_word_breaks_nothing() {
+    let vendor = Vendor::start().await;
+    let mut process = Process::start(&vendor, &[]).await;
+    // HTTP/2 by hand: a client whose write is answered with a reset drops what it has not read.
+    let mut caller = TcpStream::connect(&process.address).await.unwrap();
+    caller.write_all(&[BEGINNING, &call("WatchTask", 1, "7")].concat()).await.unwrap();
+    let mut is_told = false;
+    while let Ok((kind, flags, stream, payload)) = soon("a frame", read(&mut caller)).await {
+        match kind {
+            DATA => process.signal("-TERM").await,
+            PING if flags == 0 => caller.write_all(&frame(PING, 1, 0, &payload)).await.unwrap(),
+            HEADERS if stream == 1 && flags & END_STREAM != 0 => is_told = true,
+            _ => {}
+        }
+    }
+    assert!(is_told);
+    for _ in 0..10 {
+        caller.write_all(&frame(PING, 0, 0, b"too late")).await.unwrap();
+    }
+    drop(caller);
     assert_eq!(process.ended().await, Some(0));
 }
