@@ -178,7 +178,7 @@ async fn a_vendor_that_echoes_the_token_makes_nobody_see_it() {
 #[tokio::test]
 async fn an_error_answer_whose_body_never_ends_keeps_its_status_and_its_retry_after() {
     let vendor = Vendor::start().await;
-    let gateway = Gateway::start(&vendor, &["--attempt-timeout=300ms"]).await;
+    let gateway = Gateway::start(&vendor, &["--attempt-timeout=3s", "--request-timeout=30s"]).await;
     let caller = gateway.caller().await;
     vendor.first([Answer::new(429, "x".repeat(1000)).header("Retry-After", "60").trickled()]);
     let failure = caller.refused(query("7")).await;

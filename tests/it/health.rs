@@ -71,7 +71,8 @@ async fn from_before_the_first_token_to_the_end_of_the_drain() {
 async fn without_a_living_token_and_with_a_failed_login_tasks_are_not_served() {
     let vendor = Vendor::start().await;
     vendor.on_login(|_, number| match number {
-        1 => Answer::token("token", &json!("2")),
+        // Long enough to be seen on a busy machine.
+        1 => Answer::token("token", &json!("6")),
         _ => Answer::status(503),
     });
     let gateway = Gateway::start(&vendor, &[]).await;

@@ -18,7 +18,7 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tower_service::Service as _;
 
 use crate::support::frames::{
-    BEGINNING, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, frame, query_headers, read,
+    BEGINNING, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, frame, query_headers, read,
 };
 use crate::support::{
     Answer, Caller, Gate, Gateway, LONG, Told, Vendor, done, eventually, query, soon, told, watch,
@@ -60,13 +60,21 @@ async fn watch_health(caller: &Caller) -> Result<Streaming<HealthCheckResponse>,
     answer.map(tonic::Response::into_inner).map_err(|status| told(&status))
 }
 
+/// Reads a frame and counts it, if it is a refusal; whether it is the answer to a ping.
+async fn refusal_or_pong(flood: &mut TcpStream, refused: &mut usize) -> bool {
+    let (kind, flags, ..) = soon("a frame", read(flood)).await.expect("the connection lasts");
+    assert_ne!(kind, GOAWAY, "the connection was closed for all who share it");
+    *refused += usize::from(kind == HEADERS && flags & END_STREAM != 0);
+    kind == PING && flags == 1
+}
+
 #[tokio::test]
 async fn a_flood_of_refusals_costs_nobody_the_connection() {
     let vendor = Vendor::start().await;
     let gate = Gate::shut();
     let held = gate.clone();
     vendor.on_query(move |_, _| Answer::doing("").held(&held));
-    let gateway = Gateway::start(&vendor, &["--max-in-flight=1", "--attempt-timeout=60s"]).await;
+    let gateway = Gateway::start(&vendor, &["--max-in-flight=1"]).await;
     let caller = gateway.caller().await;
     let mut patient = JoinSet::new();
     let waiting = caller.clone();
@@ -77,20 +85,20 @@ async fn a_flood_of_refusals_costs_nobody_the_connection() {
     let mut flood = TcpStream::connect(gateway.address()).await.unwrap();
     flood.write_all(BEGINNING).await.unwrap();
     let mut first = 1;
-    for _ in 0..25 {
-        let streams: Vec<u32> = (first..).step_by(2).take(100).collect();
-        first += 200;
+    for _ in 0..100 {
+        // So few that the gateway has not waited in vain for the first one's message when it has read the last one's head.
+        let streams: Vec<u32> = (first..).step_by(2).take(25).collect();
+        first += 50;
         let heads = streams.iter().map(|stream| frame(HEADERS, END_HEADERS, *stream, &query_headers()));
-        flood.write_all(&heads.collect::<Vec<_>>().concat()).await.unwrap();
-        // What makes them two pieces: nothing is waited for here.
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        let heads = [heads.collect::<Vec<_>>().concat(), frame(PING, 0, 0, &[0; 8])].concat();
+        flood.write_all(&heads).await.unwrap();
+        // What makes them two pieces: the ping is answered once the heads were read.
+        let mut refused = 0;
+        while !refusal_or_pong(&mut flood, &mut refused).await {}
         let messages = streams.iter().map(|stream| frame(DATA, END_STREAM, *stream, &[0; 5]));
         flood.write_all(&messages.collect::<Vec<_>>().concat()).await.unwrap();
-        let mut refused = 0;
         while refused < streams.len() {
-            let (kind, flags, ..) = soon("a frame", read(&mut flood)).await.expect("the connection lasts");
-            assert_ne!(kind, GOAWAY, "the connection was closed for all who share it");
-            refused += usize::from(kind == HEADERS && flags & END_STREAM != 0);
+            refusal_or_pong(&mut flood, &mut refused).await;
         }
     }
     gate.open();
@@ -128,7 +136,7 @@ async fn queries_over_max_in_flight_are_refused_at_once() {
     assert_eq!(vendor.queries(), 2);
     assert_eq!(gateway.metric(&format!("grpc_server_started_total{{{QUERIES}}}")).await, 5.0);
     let refused = format!(r#"grpc_server_handled_total{{grpc_code="ResourceExhausted",{QUERIES}}}"#);
-    assert_eq!(gateway.metric(&refused).await, 3.0);
+    eventually("the refusals are counted", async || gateway.metric(&refused).await == 3.0).await;
     gate.open();
     for call in calls.join_all().await {
         call.unwrap();
@@ -148,6 +156,7 @@ async fn a_query_makes_room_however_it_ends() {
     let gateway = Gateway::start(&vendor, &["--max-in-flight=1"]).await;
     let (caller, other) = (gateway.caller().await, gateway.caller().await);
     let holds = async |caller: &Caller, timeout| {
+        eventually("the last one is gone", async || vendor.under_way() == 0).await;
         let (caller, mut call) = (caller.clone(), JoinSet::new());
         call.spawn(async move {
             let mut request = Request::new(query("7"));
@@ -158,8 +167,8 @@ async fn a_query_makes_room_however_it_ends() {
         assert_eq!(reason(&other).await, "GATEWAY_OVERLOADED");
         call
     };
-    // At its deadline.
-    let mut call = holds(&caller, Duration::from_secs(1)).await;
+    // At its deadline, which is far enough away for all that is seen before it.
+    let mut call = holds(&caller, Duration::from_secs(5)).await;
     let ended = soon("the deadline", call.join_next()).await.unwrap().unwrap();
     assert_eq!(told(&ended.unwrap_err()).reason, "DEADLINE");
     assert_eq!(reason(&caller).await, "INVALID_FIELD");

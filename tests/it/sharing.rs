@@ -113,7 +113,8 @@ async fn a_retry_of_an_earlier_call_is_no_new_call() {
     let vendor = Vendor::start().await;
     let gateway = Gateway::start(&vendor, &[]).await;
     let caller = gateway.caller().await;
-    vendor.first([Answer::status(503).header("Retry-After", "2")]);
+    // Long enough for a call to be made before it.
+    vendor.first([Answer::status(503).header("Retry-After", "6")]);
     vendor.on_query(|_, number| Answer::doing(&number.to_string()));
     let mut calls = JoinSet::new();
     let earlier = caller.clone();
@@ -129,7 +130,7 @@ async fn a_retry_of_an_earlier_call_is_no_new_call() {
     // The retry of the earlier one is the third.
     assert_eq!(remark(calls.join_next().await), "3");
     let times = vendor.query_times();
-    assert!(times[2] - times[0] >= Duration::from_secs(2), "a Retry-After is kept");
+    assert!(times[2] - times[0] >= Duration::from_secs(6), "a Retry-After is kept");
     gateway.stop().await;
 }
 
@@ -238,15 +239,18 @@ async fn a_later_waiters_longer_deadline_keeps_the_call_and_its_retries() {
     vendor.first([Answer::status(503).held(&gate), Answer::doing("for the patient")]);
     let mut hasty = JoinSet::new();
     let (of_hasty, start) = (caller.clone(), Instant::now());
-    hasty.spawn(async move { of_hasty.query(bounded(query("7"), Duration::from_millis(700))).await });
+    // Long enough for the patient one to come before it is over.
+    const HASTE: Duration = Duration::from_secs(4);
+    hasty.spawn(async move { of_hasty.query(bounded(query("7"), HASTE)).await });
     eventually("it is under way", async || vendor.under_way() == 1).await;
     let mut patient = JoinSet::new();
     let of_patient = caller.clone();
     patient.spawn(async move { of_patient.query(bounded(query("7"), LONG)).await });
+    eventually("both have begun", async || gateway.metric(STARTED).await == 2.0).await;
     let status = soon("the deadline", hasty.join_next()).await.unwrap().unwrap().unwrap_err();
     let told = told(&status);
     assert_eq!((told.code, &*told.reason), (Code::DeadlineExceeded, "DEADLINE"));
-    assert!(start.elapsed() >= Duration::from_millis(700));
+    assert!(start.elapsed() >= HASTE);
     assert_eq!(vendor.under_way(), 1);
     gate.open();
     assert_eq!(remark(patient.join_next().await), "for the patient");

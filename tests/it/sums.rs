@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use crate::support::frames::{BEGINNING, call, reset};
 use crate::support::{
     Answer, Caller, Gate, Gateway, Process, Vendor, alive_tasks, bounded, eventually, http_get, query, soon,
-    watch,
+    told, watch,
 };
 
 const ROUNDS: usize = 2;
@@ -49,11 +49,12 @@ async fn storm(address: &str, vendor: &Vendor, round: usize) -> Vec<TcpStream> {
                     .expect_err("nobody answers it");
             });
             leaving.spawn(async move {
-                let mut messages = other
-                    .watch(bounded(watch(&watched, None), Duration::from_secs(3)))
-                    .await
-                    .expect("there is room for all");
-                messages.failure().await;
+                let ended = match other.watch(bounded(watch(&watched, None), Duration::from_secs(3))).await {
+                    Ok(mut messages) => messages.failure().await,
+                    // On a busy machine its time may be over before its first answer is there.
+                    Err(status) => told(&status),
+                };
+                assert_eq!(ended.reason, "DEADLINE", "there is room for all");
             });
             // In the midst of it: at once, after the first message, never having begun to read.
             leaving.spawn(async move {

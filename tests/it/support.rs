@@ -30,7 +30,7 @@ pub(crate) use told::{Told, told};
 pub(crate) use vendor::Vendor;
 
 /// Longer than anything takes that happens at all, on a busy machine.
-pub(crate) const LONG: Duration = Duration::from_secs(20);
+pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 /// Waits until the condition holds.
 pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {

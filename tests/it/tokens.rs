@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use tonic::{Code, Request};
+use tokio::time::Instant;
+use tonic::Code;
 
 use crate::support::{Answer, Gate, Gateway, LONG, SECRET, Told, Vendor, eventually, query};
 
@@ -99,18 +101,20 @@ async fn an_account_without_the_service_costs_no_login_a_call() {
     guarded(&vendor, &Arc::new(AtomicUsize::new(0)), false);
     let gateway = Gateway::start(&vendor, &[]).await;
     let caller = gateway.caller().await;
-    let mut calls = 0;
+    // When the call began that caused a login: before that began, however late the vendor saw it.
+    let mut causes = Vec::new();
     eventually("there were four logins", async || {
+        let (began, before) = (Instant::now(), vendor.logins());
         check(&caller.refused(query("7")).await, Code::FailedPrecondition, "UPSTREAM_UNAUTHORIZED");
-        calls += 1;
+        assert!(vendor.logins() <= before + 1, "one try again, and one login for it");
+        causes.extend((vendor.logins() > before).then_some(began));
         vendor.logins() == 4
     })
     .await;
-    assert!(calls > 20, "{calls}");
     let times = vendor.login_times();
-    let gaps: Vec<_> = times.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
+    let gaps: Vec<_> = (2..4).map(|login| (times[login] - causes[login - 2]).as_secs_f64()).collect();
     // The second login was caused by the first call; then the gap doubles with each that was in vain.
-    assert!(gaps[1] > 1.9 && gaps[2] > 3.9, "{gaps:?}");
+    assert!(gaps[0] >= 2.0 && gaps[1] >= 4.0, "{gaps:?}");
     gateway.stop().await;
 }
 
@@ -125,10 +129,16 @@ async fn rejected_credentials_fail_calls_at_once_and_cost_no_login_a_call() {
         check(&told, Code::FailedPrecondition, "CREDENTIALS_REJECTED");
         assert_eq!(told.metadata["http_status"], "403");
     }
-    eventually("it is tried again", async || vendor.logins() == 3).await;
+    eventually("it is tried again", async || vendor.logins() >= 3).await;
     let times = vendor.login_times();
     let gaps: Vec<_> = times.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
-    assert!(gaps[0] > 0.85 && gaps[1] > 1.75, "{gaps:?}");
+    // From when it was refused, which was after the vendor saw it: 1 s doubling, and 10 % less by jitter. The more of
+    // them a busy machine takes to come so far, the wider they are apart.
+    let mut least = 0.9;
+    for gap in &gaps {
+        assert!(*gap >= least, "{gaps:?}");
+        least *= 2.0;
+    }
     assert_eq!(vendor.queries(), 0);
     gateway.stop().await;
 }
@@ -139,7 +149,7 @@ async fn each_failing_login_has_its_reason() {
     let rejected = |answer| (answer, "credentials_rejected", FailedPrecondition, "CREDENTIALS_REJECTED");
     let unavailable = |answer| (answer, "token_unavailable", Unavailable, "TOKEN_UNAVAILABLE");
     let token = |token: &str| Answer::token(token, &json!("600"));
-    for (answer, outcome, code, reason) in [
+    let cases = [
         rejected(Answer::status(400)),
         rejected(Answer::status(401)),
         rejected(Answer::status(404)),
@@ -153,18 +163,18 @@ async fn each_failing_login_has_its_reason() {
         unavailable(Answer::status(302)),
         unavailable(Answer::new(200, "<html>sign in</html>")),
         unavailable(token("token").cut_off()),
-    ] {
+    ];
+    join_all(cases.map(|(answer, outcome, code, reason)| async move {
         let vendor = Vendor::start().await;
         let shown = format!("{answer:?}");
         vendor.on_login(move |_, _| answer.clone());
-        let gateway = Gateway::start_cold(&vendor, &[]).await;
+        // One login for a call to wait for, if the next one is due by then: it fails as the first did.
+        let gateway = Gateway::start_cold(&vendor, &["--max-attempts=1"]).await;
         eventually(&shown, async || logins_ended(&gateway, outcome).await >= 1.0).await;
-        // The next login is a second away: past this deadline, so that the call fails at once.
-        let mut request = Request::new(query("7"));
-        request.set_timeout(Duration::from_millis(300));
-        check(&gateway.caller().await.refused(request).await, code, reason);
+        check(&gateway.caller().await.refused(query("7")).await, code, reason);
         assert_eq!(vendor.queries(), 0);
-    }
+    }))
+    .await;
 }
 
 #[tokio::test]
@@ -184,26 +194,40 @@ async fn a_call_waits_for_the_next_login_if_that_is_near() {
 #[tokio::test]
 async fn a_call_waits_for_so_many_logins_and_no_more() {
     let vendor = Vendor::start().await;
-    vendor.on_login(|_, _| Answer::status(503));
-    let gateway = Gateway::start_cold(&vendor, &[]).await;
-    eventually("a login failed", async || logins_ended(&gateway, "token_unavailable").await == 1.0).await;
-    let told = gateway.caller().await.refused(query("7")).await;
+    let first = Gate::shut();
+    let held = first.clone();
+    vendor.on_login(move |_, number| match number {
+        1 => Answer::status(503).held(&held),
+        2 => Answer::status(503),
+        // So late that it can't come within the test.
+        _ => Answer::status(503).header("Retry-After", "300"),
+    });
+    let gateway = Gateway::start_cold(&vendor, &["--max-attempts=2"]).await;
+    let (caller, mut calls) = (gateway.caller().await, JoinSet::new());
+    calls.spawn(async move { caller.refused(query("7")).await });
+    eventually("it waits for the first", async || gateway.metric(STARTED).await == 1.0).await;
+    first.open();
+    let told = calls.join_next().await.unwrap().unwrap();
     check(&told, Code::Unavailable, "TOKEN_UNAVAILABLE");
-    // The second was 1 s away, the third 2 s; the fourth is 4 s.
+    // The second was 1 s away. The third is 2 s, with jitter: near enough to wait for, but it would be one too many.
+    assert!(told.retry.unwrap() < Duration::from_secs(3), "{:?}", told.retry);
+    let told = gateway.caller().await.refused(query("8")).await;
+    check(&told, Code::Unavailable, "TOKEN_UNAVAILABLE");
+    // Whoever comes later waits for the third and no longer, as nobody waits for what is so far away.
+    assert!(told.retry.unwrap() > Duration::from_secs(300) - LONG, "{:?}", told.retry);
     assert_eq!((vendor.logins(), vendor.queries()), (3, 0));
-    assert!(told.retry.unwrap() > Duration::from_secs(3), "{:?}", told.retry);
     gateway.stop().await;
 }
 
 #[tokio::test]
 async fn a_logins_retry_after_is_kept() {
     let vendor = Vendor::start().await;
-    vendor.on_login(|_, _| Answer::status(429).header("Retry-After", "60"));
+    vendor.on_login(|_, _| Answer::status(429).header("Retry-After", "300"));
     let gateway = Gateway::start_cold(&vendor, &[]).await;
     eventually("a login failed", async || logins_ended(&gateway, "token_unavailable").await == 1.0).await;
     let told = gateway.caller().await.refused(query("7")).await;
     check(&told, Code::Unavailable, "TOKEN_UNAVAILABLE");
-    assert!(told.retry.unwrap() > Duration::from_secs(60) - LONG, "{:?}", told.retry);
+    assert!(told.retry.unwrap() > Duration::from_secs(300) - LONG, "{:?}", told.retry);
     assert_eq!(vendor.logins(), 1);
     gateway.stop().await;
 }
@@ -235,10 +259,11 @@ async fn a_renewal_goes_on_in_the_background_and_the_old_token_serves() {
     let gate = Gate::shut();
     let held = gate.clone();
     vendor.on_login(move |_, number| match number {
-        1 => Answer::token("token-1", &json!("6")),
+        1 => Answer::token("token-1", &json!("20")),
         2 => Answer::status(503),
         _ => Answer::token("token-3", &json!("3600")).held(&held),
     });
+    let start = Instant::now();
     let gateway = Gateway::start(&vendor, &[]).await;
     let caller = gateway.caller().await;
     let token = async || {
@@ -251,9 +276,8 @@ async fn a_renewal_goes_on_in_the_background_and_the_old_token_serves() {
     assert_eq!(token().await, "Bearer token-1");
     gate.open();
     eventually("the new token serves", async || token().await == "Bearer token-3").await;
-    let times = vendor.login_times();
-    // Not before half the life.
-    assert!((times[1] - times[0]).as_secs_f64() > 2.9);
+    // Not before half the life, which is 10 s before its end: the time that all this may take.
+    assert!(vendor.login_times()[1] - start >= Duration::from_secs(10));
     assert_eq!(vendor.logins(), 3);
     gateway.stop().await;
 }

@@ -7,6 +7,9 @@ use tonic::Code;
 use super::row::{Cause, Row};
 use crate::support::Answer;
 
+/// A time that is over before a long Retry-After is.
+const SHORT: &[&str] = &["--request-timeout=30s"];
+
 /// What a resultCode comes with here.
 const SAID: &str = "said the vendor";
 
@@ -141,16 +144,16 @@ pub(super) fn of_retry_after() -> Vec<Row> {
         let seconds = |text| Answer::status(status).header("Retry-After", text);
         // Within the deadline, which is 30 s away, and past it.
         rows.push(row(status, seconds("1")));
-        rows.push(row(status, seconds("60")).waits(60.0..=72.0).tries(1));
+        rows.push(row(status, seconds("60")).waits(60.0..=72.0).tries(1).flags(SHORT));
     }
     for status in [429, 503] {
         let seconds = |text| Answer::status(status).header("Retry-After", text);
         let date = |seconds| dated(Answer::status(status), seconds);
         rows.push(row(status, date(2)).waits(2.0..=2.4));
-        rows.push(row(status, date(60)).waits(60.0..=72.0).tries(1));
+        rows.push(row(status, date(60)).waits(60.0..=72.0).tries(1).flags(SHORT));
         // Past all that is believed.
-        rows.push(row(status, seconds("301")).waits(300.0..=300.0).tries(1));
-        rows.push(row(status, date(3600)).waits(300.0..=300.0).tries(1));
+        rows.push(row(status, seconds("301")).waits(300.0..=300.0).tries(1).flags(SHORT));
+        rows.push(row(status, date(3600)).waits(300.0..=300.0).tries(1).flags(SHORT));
         // What can't be read is as good as nothing.
         rows.push(row(status, seconds("soon")));
     }

@@ -30,24 +30,26 @@ pub(crate) struct Front {
     addr: SocketAddr,
     mode: watch::Sender<Mode>,
     tasks: JoinSet<()>,
-    /// While nobody listens: so that nobody else gets the port.
-    kept: Option<TcpSocket>,
+    /// While nobody listens.
+    is_deaf: bool,
+    /// Never listens: so that nobody else gets the port while nobody does.
+    _anchor: TcpSocket,
 }
 
 impl Front {
     /// One that relays to there.
     pub(crate) fn start(to: SocketAddr) -> Self {
-        let socket = bound(([127, 0, 0, 1], 0).into());
-        let addr = socket.local_addr().expect("it is bound");
-        let mut front =
-            Self { addr, mode: watch::Sender::new(Mode::Relay(to)), tasks: JoinSet::new(), kept: None };
-        front.listen(socket);
+        let anchor = bound(([127, 0, 0, 1], 0).into());
+        let addr = anchor.local_addr().expect("it is bound");
+        let mode = watch::Sender::new(Mode::Relay(to));
+        let mut front = Self { addr, mode, tasks: JoinSet::new(), is_deaf: false, _anchor: anchor };
+        front.listen();
         front
     }
 
-    fn listen(&mut self, socket: TcpSocket) {
+    fn listen(&mut self) {
         // The shortest queue there is, so that few connections fill it.
-        let listener = socket.listen(1).expect("it is bound");
+        let listener = bound(self.addr).listen(1).expect("nobody else listens there");
         self.tasks.spawn(run(listener, self.mode.subscribe()));
     }
 
@@ -61,10 +63,10 @@ impl Front {
         self.mode.send_replace(mode);
         if is_deaf {
             self.tasks.shutdown().await;
-            self.kept = Some(bound(self.addr));
-        } else if let Some(socket) = self.kept.take() {
-            self.listen(socket);
+        } else if self.is_deaf {
+            self.listen();
         }
+        self.is_deaf = is_deaf;
         if is_full {
             let mut waiting = Vec::new();
             // Two fit into a queue of one. A third that nobody answers shows that it is full.
@@ -84,6 +86,8 @@ impl Front {
 fn bound(addr: SocketAddr) -> TcpSocket {
     let socket = TcpSocket::new_v4().expect("there are sockets");
     socket.set_reuseaddr(true).expect("it is a TCP socket");
+    // What listens has the port beside the anchor.
+    socket.set_reuseport(true).expect("it is a TCP socket");
     socket.bind(addr).expect("the port is free");
     socket
 }
@@ -94,7 +98,8 @@ async fn run(listener: TcpListener, mut mode: watch::Receiver<Mode>) {
         let now = mode.borrow_and_update().clone();
         let is_full = matches!(now, Mode::Full);
         tokio::select! {
-            // Whatever stands when the mode changes is cut.
+            // Whatever stands when the mode changes is cut; and nothing is taken any more as it was taken before.
+            biased;
             Ok(()) = mode.changed() => connections.shutdown().await,
             Ok((stream, _)) = listener.accept(), if !is_full => {
                 connections.spawn(serve(stream, now));

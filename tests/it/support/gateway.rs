@@ -19,21 +19,34 @@ use super::{eventually, soon};
 pub(crate) const SECRET: &str = "planted-app-secret";
 
 /// What every gateway is told; a test's own flags come on top.
-const FLAGS: [&str; 4] =
-    ["--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0", "--app-key=planted-key", "--drain-timeout=5s"];
+const FLAGS: [&str; 3] = ["--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0", "--app-key=planted-key"];
+
+/// Bounds that are reached only where a test sets its own: on a busy machine the usual ones are over before a test has
+/// said what it has to say.
+const PATIENCE: [&str; 4] =
+    ["--connect-timeout=60s", "--attempt-timeout=300s", "--request-timeout=300s", "--drain-timeout=60s"];
 
 /// Longer than a living caller takes to do its part, also on a busy machine, and shorter than the contract's times.
 pub(crate) const IMPATIENT: server::Config = server::Config {
-    handshake: Duration::from_secs(5),
+    handshake: Duration::from_secs(8),
     ping_every: Duration::from_millis(300),
-    ping_timeout: Duration::from_secs(4),
+    ping_timeout: Duration::from_secs(8),
 };
+
+/// A test's own flags, and all others of [`PATIENCE`].
+pub(super) fn patient<'a>(flags: &[&'a str]) -> Vec<&'a str> {
+    let is_given = |flag: &&str| {
+        let name = flag.split('=').next().unwrap_or_default();
+        flags.iter().any(|own| own.starts_with(name))
+    };
+    let patience = PATIENCE.into_iter().filter(|flag| !is_given(flag));
+    patience.chain(flags.iter().copied()).collect()
+}
 
 /// A gateway that listens and does not answer yet.
 async fn app(flags: &[&str], connections: server::Config, shutdown: Shutdown) -> Result<App, StartError> {
     let given = |name: &str| flags.iter().any(|flag| flag.starts_with(name));
-    let own = FLAGS.iter().filter(|flag| !given(flag.split('=').next().unwrap_or_default()));
-    let line = ["serve"].iter().chain(own).chain(flags);
+    let line = [&["serve"], &FLAGS[..], &patient(flags)].concat();
     let matches = serve::command().try_get_matches_from(line).expect("the flags are flags of serve");
     let mut variables = BTreeMap::new();
     if !given("--app-secret-file") {

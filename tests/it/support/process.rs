@@ -9,7 +9,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::gateway::SECRET;
+use super::gateway::{SECRET, patient};
 use super::soon;
 use super::vendor::Vendor;
 
@@ -39,7 +39,7 @@ impl Process {
         let mut child = Command::new(env!("CARGO_BIN_EXE_federation-gateway"))
             .args(["serve", "--listen=127.0.0.1:0", "--admin-listen=127.0.0.1:0", "--log-format=json"])
             .arg(format!("--base-url={}", vendor.url()))
-            .args(flags)
+            .args(patient(flags))
             .env_clear()
             .envs([("FEDERATION_APP_KEY", "planted-key"), (variable, value)])
             .stdin(Stdio::null())
