@@ -228,8 +228,18 @@ fn exchanged(view: &View<'_>, call: &Call, told: &Told) -> bool {
         "UPSTREAM_BAD_REQUEST" => exchanges.any(|exchange| status(&[400])(&exchange)),
         "UPSTREAM_UNAUTHORIZED" => {
             let refused: Vec<_> = exchanges.filter(status(&[401])).collect();
-            // One that came after others may be the retry of one of them.
-            refused.len() > 1 || refused.first().is_some_and(|exchange| !has_newer_token(view, exchange))
+            // One that came after others may be the retry of one of them, also of one that came before the call: a call
+            // under way is joined while it waits for its next try.
+            let is_retry = |exchange: &Exchange| {
+                let mut others = view.of_task[task].iter().filter(status(&[401]));
+                others.any(|other| {
+                    other.process == exchange.process
+                        && other.arrived.at < exchange.arrived.at
+                        && other.arrived.at + JOINED >= exchange.arrived.at
+                })
+            };
+            refused.len() > 1
+                || refused.first().is_some_and(|refused| !has_newer_token(view, refused) || is_retry(refused))
         }
         "UPSTREAM_FORBIDDEN" => exchanges.any(|exchange| status(&[403])(&exchange)),
         "UPSTREAM_PATH_NOT_FOUND" => exchanges.any(|exchange| status(&[404])(&exchange)),
