@@ -27,6 +27,9 @@ const REASON_TAG: u8 = 2 << 3;
 /// or right after it; where it came after the answer, HTTP/2 would count it as a fault of the peer's, and close a
 /// connection on which many calls were refused for all who share it (h2, "too_many_internal_resets").
 pub(super) const REFUSAL_PATIENCE: Duration = Duration::from_millis(100);
+/// By which the library hands on that a request broke off: it has no other use for it, and CANCELLED would be to it the
+/// request's good end.
+const BROKEN_OFF: Code = Code::Aborted;
 /// Requests are small: what most of them fit in, in bytes. Larger ones grow.
 const REQUEST_BUFFER: usize = 64;
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
@@ -61,7 +64,7 @@ impl<B: RequestBody> Unread<B> {
     /// Reads it to its end.
     ///
     /// # Errors
-    /// What the gRPC library says of a message that it can't read.
+    /// What the gRPC library says of a message that it can't read; CANCELLED where the caller left in the midst of it.
     pub(super) async fn read<T: prost::Message + Default + 'static>(self) -> Result<T, Status> {
         let mut body = self.body;
         if let Err(refusal) = self.is_readable {
@@ -82,11 +85,16 @@ impl<B: RequestBody> Unread<B> {
         let decoder = ProstCodec::<(), T>::raw_decoder(settings);
         let mut messages =
             Streaming::new_request(decoder, Begun { first, rest: body }, None, Some(MAX_REQUEST));
-        let message = messages.message().await?;
+        let message = messages.message().await.map_err(of_leaver)?;
         let message = message.ok_or_else(|| Status::internal("Missing request message."))?;
-        messages.trailers().await?;
+        messages.trailers().await.map_err(of_leaver)?;
         Ok(message)
     }
+}
+
+/// CANCELLED for a request that broke off; any other refusal as it is.
+fn of_leaver(refusal: Status) -> Status {
+    if refusal.code() == BROKEN_OFF { Status::cancelled(refusal.message()) } else { refusal }
 }
 
 /// Takes in what is left of a request.
@@ -109,16 +117,18 @@ struct Begun<B: Body> {
 
 impl<B: RequestBody> Body for Begun<B> {
     type Data = B::Data;
-    type Error = B::Error;
+    type Error = Status;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        match self.first.take() {
+    ) -> Poll<Option<Result<Frame<B::Data>, Status>>> {
+        let frame = match self.first.take() {
             Some(first) => Poll::Ready(Some(first)),
             None => Pin::new(&mut self.rest).poll_frame(cx),
-        }
+        };
+        // The stream or its connection is gone, by which fault of either side whatever: nobody waits for an answer.
+        frame.map_err(|_| Status::new(BROKEN_OFF, "the request did not come to its end"))
     }
 }
 
@@ -313,6 +323,20 @@ mod tests {
             assert_eq!(read(body, None).await.unwrap(), request, "in pieces of {step}");
         }
         assert_eq!(read(http_body_util::Full::from(bytes), None).await.unwrap(), request);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_breaks_off_is_its_callers_end() {
+        let bytes = Bytes::from(framed(&pb::QueryTaskRequest { task_id: "7".into(), max_age: None }));
+        for length in [0, 3, bytes.len()] {
+            let part = Frame::data(bytes.slice(..length));
+            let frames = [Ok(part), Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset))];
+            let body = http_body_util::StreamBody::new(futures_util::stream::iter(frames));
+            assert_eq!(read(body, None).await.unwrap_err().code(), Code::Cancelled, "after {length} bytes");
+        }
+        // One that ends too soon is its caller's fault, and is told so.
+        let short = http_body_util::Full::from(bytes.slice(..3));
+        assert_eq!(read(short, None).await.unwrap_err().code(), Code::Internal);
     }
 
     #[tokio::test]

@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::support::frames::{BEGINNING, call};
+use crate::support::frames::{BEGINNING, DATA, END_HEADERS, HEADERS, call, frame, headers, message};
 use crate::support::{
     Answer, Caller, Gate, Gateway, LONG, Messages, Told, Vendor, bounded, done, eventually, query, soon,
     told, watch,
@@ -240,6 +240,26 @@ async fn check_all(waits: &[Wait]) {
     let cases = waits.iter().flat_map(|wait| ends.map(|end| (*wait, end)));
     let cases = cases.flat_map(|(wait, end)| methods.map(|method| check(wait, method, end)));
     join_all(cases).await;
+}
+
+#[tokio::test]
+async fn who_is_gone_before_its_request_is_whole() {
+    let vendor = Vendor::start().await;
+    let gateway = Gateway::start(&vendor, &[]).await;
+    for method in ["QueryTask", "WatchTask"] {
+        // Without a message, with a part of one, and with all of one that may be followed by another.
+        let whole = message("7");
+        for (calls, part) in [(1.0, &whole[..0]), (2.0, &whole[..3]), (3.0, &whole[..])] {
+            let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
+            let head = frame(HEADERS, END_HEADERS, 1, &headers(method, None));
+            stream.write_all(&[BEGINNING, &head, &frame(DATA, 0, 1, part)].concat()).await.unwrap();
+            eventually("it has begun", async || gateway.started(method).await == calls).await;
+            drop(stream);
+            eventually("it is gone", async || gateway.handled(method, "Canceled").await == calls).await;
+        }
+    }
+    assert_eq!(vendor.queries(), 0);
+    gateway.stop().await;
 }
 
 #[tokio::test]

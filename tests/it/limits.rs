@@ -83,6 +83,7 @@ async fn a_flood_of_refusals_costs_nobody_the_connection() {
     // By hand, each request in two pieces, so that a message can meet its refusal on the way; and more of them than
     // HTTP/2 lets streams end out of order (h2: 1,024 a connection).
     let mut flood = TcpStream::connect(gateway.address()).await.unwrap();
+    flood.set_nodelay(true).unwrap();
     flood.write_all(BEGINNING).await.unwrap();
     let mut first = 1;
     for _ in 0..100 {

@@ -83,7 +83,7 @@ pub(super) fn cut_off() -> Vec<Row> {
         )
         .http(503)
         .waits(60.0..=72.0)
-        .flags(&["--attempt-timeout=4s", "--request-timeout=30s"])
+        .flags(&["--attempt-timeout=8s", "--request-timeout=30s"])
         .unclean(),
         // JSON tells that it is cut off where HTTP does not.
         Row::new(

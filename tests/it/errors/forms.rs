@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream;
-use tonic::Code;
+use tonic::{Code, Status};
 
 use super::hosts::{Hosted, identity};
 use super::own;
@@ -68,7 +68,13 @@ pub(super) async fn running(caller: &Caller, form: Form) -> Option<Messages> {
         return None;
     }
     let hour = Some(Duration::from_secs(3600));
-    let mut messages = caller.watch(watch("7", hour)).await.expect("its first answer is good");
+    let mut begun = None;
+    eventually("its first answer is good", async || {
+        begun = in_time(caller.watch(watch("7", hour)).await, "a watch");
+        begun.is_some()
+    })
+    .await;
+    let mut messages = begun?;
     messages.next().await;
     Some(messages)
 }
@@ -94,9 +100,25 @@ pub(super) async fn failure(caller: &Caller, form: Form, running: Option<Message
 /// Asks the vendor for another task, and sees that its answer is that task's.
 async fn assert_unharmed(vendor: &Vendor, caller: &Caller, row: &Row) {
     vendor.on_query(|seen, _| Answer::doing(&format!("of {}", seen.task())));
-    let answer = caller.query(query("next")).await;
-    let answer = answer.unwrap_or_else(|status| panic!("{}: the next call: {status:?}", row.what));
-    assert_eq!(answer.task.expect("there is one").remark, "of next", "{}", row.what);
+    eventually("the next call is answered", async || {
+        let answer = in_time(caller.query(query("next")).await, &row.what);
+        let remark = answer.map(|answer| answer.task.expect("there is one").remark);
+        assert!(remark.as_ref().is_none_or(|remark| remark == "of next"), "{}: {remark:?}", row.what);
+        remark.is_some()
+    })
+    .await;
+}
+
+/// A good answer; none where only the row's own bounds on time let it not come, as they may on a busy machine.
+fn in_time<T>(answer: Result<T, Status>, what: &str) -> Option<T> {
+    let is_late = |told: &Told| told.reason == "UPSTREAM_UNREACHABLE" && told.text.contains("within");
+    match answer {
+        Ok(answer) => Some(answer),
+        Err(status) => {
+            assert!(is_late(&told(&status)), "{what}: {status:?}");
+            None
+        }
+    }
 }
 
 async fn answered(row: &Row, form: Form, answer: &Answer, vendor: Vendor, flags: &[&str]) {

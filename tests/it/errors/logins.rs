@@ -9,7 +9,8 @@ use crate::support::{Answer, Step};
 
 /// One login for a call to wait for; more are a matter of time, not of what is told.
 const ONE: &[&str] = &["--max-attempts=1"];
-const ONE_IMPATIENT: &[&str] = &["--max-attempts=1", "--attempt-timeout=4s"];
+/// What comes before such a login must be answered within that time.
+const ONE_IMPATIENT: &[&str] = &["--max-attempts=1", "--attempt-timeout=8s"];
 
 fn login(what: impl Into<String>, answer: Answer, code: Code, reason: Reason) -> Row {
     // The one try is the one whose token was refused. The next login is a second away, or a few if some have failed
@@ -33,7 +34,7 @@ fn broken(what: &str, steps: impl IntoIterator<Item = Step>) -> Row {
 pub(super) fn logins() -> Vec<Row> {
     let head = |lines: &str| Step::send(format!("HTTP/1.1 200 OK\r\n{lines}\r\n"));
     let token = |token: Value| Answer::json(&json!({"AccessToken": token, "Expires": "600"}));
-    let slow = |what, steps: Vec<Step>| broken(what, steps).flags(ONE_IMPATIENT).says("within 4s");
+    let slow = |what, steps: Vec<Step>| broken(what, steps).flags(ONE_IMPATIENT).says("within 8s");
     let mut rows: Vec<Row> = [400, 401, 402, 403, 404, 405, 409, 422, 451, 499]
         .map(|status| rejected(format!("login: HTTP {status}"), Answer::status(status), status))
         .into();

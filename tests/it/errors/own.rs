@@ -54,7 +54,7 @@ pub(super) async fn deadline(row: &Row, form: Form) {
     let held = gate.clone();
     vendor.on_query(move |_, _| Answer::doing("").held(&held));
     // Long enough for a try to begin on a busy machine.
-    let time = Duration::from_secs(5);
+    let time = Duration::from_secs(10);
     let told = match form {
         Form::Query => {
             let mut request = Request::new(query("7"));
