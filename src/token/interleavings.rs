@@ -11,7 +11,7 @@ use super::*;
 use crate::retry::terms::{self, Term};
 use crate::sync::woven::explorer::explore;
 use crate::sync::woven::{choose, clock};
-use crate::sync::{sleep, timeout};
+use crate::sync::{sleep, sleep_until, timeout};
 use crate::task::failure::Reason;
 
 const SECOND: Duration = Duration::from_secs(1);
