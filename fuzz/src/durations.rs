@@ -64,8 +64,8 @@ fn of_request(duration: prost_types::Duration) {
         }
         Err(status) => {
             assert!(!is_valid || total < 0, "{duration:?}");
-            let what = if is_valid {
-                "is negative; give 0 s or more"
+            let what = if seconds < 0 || nanos < 0 {
+                "holds a negative number; give 0 s or more"
             } else {
                 "is not a valid google.protobuf.Duration: out of its range"
             };
