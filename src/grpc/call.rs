@@ -18,7 +18,7 @@ use tracing::{Instrument as _, Span};
 
 use super::arrival::Arrival;
 use super::body::{Answer, CallBody, End};
-use super::message::{REFUSAL_PATIENCE, RequestBody, Unread, discard};
+use super::message::{REFUSAL_PATIENCE, RequestBody, Unread, discard, take_in};
 use super::rooms::{Full, Rooms};
 use super::service::TasksService;
 use super::status;
@@ -89,8 +89,7 @@ impl CallService {
                 return match discard(&mut unread).now_or_never() {
                     Some(()) => Either::Left(at_once(refused())),
                     None => Either::Right(Box::pin(async move {
-                        // Whether it came to its end or not, the answer is the same.
-                        let _ = tokio::time::timeout(REFUSAL_PATIENCE, discard(&mut unread)).await;
+                        take_in(&mut unread).await;
                         refused()
                     })),
                 };
@@ -163,8 +162,8 @@ impl Inner {
         let answer = async {
             let (head, mut body) = request.into_parts();
             if arrival.method == Method::Unknown {
-                // Nobody will read it, and whether it came to its end or not, the answer is the same.
-                let _ = tokio::time::timeout(REFUSAL_PATIENCE, discard(&mut body)).await;
+                // Nobody will read it.
+                take_in(&mut body).await;
             }
             let response = others.call(Request::from_parts(head, tonic::body::Body::new(body)));
             tokio::select! {

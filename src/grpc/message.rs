@@ -68,8 +68,7 @@ impl<B: RequestBody> Unread<B> {
     pub(super) async fn read<T: prost::Message + Default + 'static>(self) -> Result<T, Status> {
         let mut body = self.body;
         if let Err(refusal) = self.is_readable {
-            // Whether it came to its end or not, the answer is the same.
-            let _ = tokio::time::timeout(REFUSAL_PATIENCE, discard(&mut body)).await;
+            take_in(&mut body).await;
             return Err(refusal);
         }
         let first = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
@@ -95,6 +94,11 @@ impl<B: RequestBody> Unread<B> {
 /// CANCELLED for a request that broke off; any other refusal as it is.
 fn of_leaver(refusal: Status) -> Status {
     if refusal.code() == BROKEN_OFF { Status::cancelled(refusal.message()) } else { refusal }
+}
+
+/// Takes in what is left of a request that is refused, as far as it comes in time: the answer is the same.
+pub(super) async fn take_in(body: &mut impl RequestBody) {
+    let _ = tokio::time::timeout(REFUSAL_PATIENCE, discard(body)).await;
 }
 
 /// Takes in what is left of a request.
