@@ -36,7 +36,7 @@ enum Wait {
 
 /// How its wait ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+pub(crate) enum End {
     Deadline,
     Cancel,
     Cut,

@@ -9,6 +9,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
+use crate::deadlines::End;
 use crate::support::frames::{BEGINNING, call};
 use crate::support::{Answer, Gate, Gateway, LONG, Vendor, bounded, done, eventually, query, told, watch};
 
@@ -26,14 +27,6 @@ enum Wait {
     RetryAfter,
     /// Nothing: it is the caller that reads none of what comes.
     Reader,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    Deadline,
-    Cancel,
-    Cut,
-    HalfOpen,
 }
 
 async fn check(wait: Wait, end: End) {
